@@ -1,0 +1,299 @@
+"""The queue protocol: sender-owned slots, one unread message per ordered pair, no locks, nobody waits.
+
+Imports gossip.layout, gossip.mass, gossip.fence and the transport interface. A member pushes by copying its weights
+into a free slot of its own and storing one announcement word for the receiver; the receiver merges straight from that
+slot and stores one receipt word; only then is the slot free again. Every word has one writer, and each transfer of
+mass is one store, so a process may die between any two instructions without a share being counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gossip import layout
+from gossip.fence import load as load_fence
+from gossip.layout import FLAG, MASK, Member, State, Words
+from gossip.mass import merge_weight
+from gossip.transports.base import Slot, Transport
+
+Write = Callable[[Slot], None]
+"""Copies this member's weights into a slot."""
+Merge = Callable[[Slot, float, int], None]
+"""Merges a slot's vector into the weights with the given weight in (0, 1]; the last argument is the sender's step."""
+
+
+@dataclass(slots=True)
+class Mail:
+    """A message of ours that its receiver has not acknowledged yet."""
+
+    sequence: int
+    slot: int
+    shares: int
+    step: int
+
+
+@dataclass(slots=True)
+class Peer:
+    """Another incarnation as seen from here: where to look for its mail, and ours to it."""
+
+    member: Member
+    words: Words
+    inbox: int
+    """Index in its words of the announcement addressed to our seat."""
+    receipt: int
+    """Index in its words of the receipt for our mail."""
+    seen: int = 0
+    """The last announcement handled."""
+    pending: Mail | None = None
+
+    def state(self) -> int:
+        """Where it stands in its life cycle, as it last said itself."""
+        return self.words[layout.STATE]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a member's queue did since it started."""
+
+    sent: int = 0
+    received: int = 0
+    returned: int = 0
+    skipped_unread: int = 0
+    skipped_no_slot: int = 0
+
+
+@dataclass
+class Outbox:
+    """One member's end of every queue it takes part in.
+
+    Args:
+        transport: where words and slots live.
+        mass: shares this member starts with.
+        patience: a peer that leaves a message unread for more than this many of our steps is no longer chosen.
+    """
+
+    transport: Transport
+    mass: int
+    patience: int = 50
+    counters: Counters = field(default_factory=Counters)
+    peers: list[Peer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        seats = self.transport.seats
+        self._fence = load_fence()
+        self._words = self.transport.words
+        self._known: list[int] = [0] * seats
+        self._free = list(range(self.transport.slots()))
+        self._owned = len(self._free)
+        self._sequence = [0] * seats
+        self._sent = [0] * seats
+        self._received = [0] * seats
+        self._receipts = [0] * seats
+        self._buried: list[Member] = []
+
+    def refresh(self, merge: Merge) -> None:
+        """Meet members that appeared since the last look.
+
+        A newer incarnation on a seat proves the older one's death; the older one is buried first, because both share
+        the words our announcements to that seat go through.
+        """
+        generations = self.transport.generations()
+        seats = [seat for seat, count in enumerate(generations) if count != self._known[seat]]
+        for seat in seats:
+            self._known[seat] = generations[seat]
+        self.bury(merge)
+        me = self.transport.me
+        for seat in seats:
+            if seat == me.seat:
+                continue
+            member = Member(seat, self._known[seat] - 1)
+            self.peers.append(
+                Peer(
+                    member,
+                    self.transport.open(member),
+                    inbox=layout.post(me.seat) + layout.COMMIT,
+                    receipt=layout.receipt(self.transport.seats, me.seat) + layout.ACKNOWLEDGED,
+                )
+            )
+
+    def poll(self, merge: Merge) -> int:
+        """Merge everything that is announced and note which of our own messages were read; never waits.
+
+        Returns:
+            The number of messages merged.
+        """
+        merged = 0
+        for peer in self.peers:
+            word = peer.words[peer.inbox]
+            if word != peer.seen:
+                merged += self._receive(peer, word, merge)
+            if peer.pending is not None:
+                self._acknowledged(peer, peer.pending)
+        return merged
+
+    def push(self, peer: Peer, shares: int, step: int, write: Write) -> bool:
+        """Send `shares` with a snapshot of the weights, unless that would mean waiting.
+
+        Returns:
+            False when it was skipped and the mass kept: no shares to send, the peer has not read the last message, or
+            every slot is pinned by an unread one.
+        """
+        if shares <= 0:
+            return False
+        if peer.pending is not None and not self._acknowledged(peer, peer.pending):
+            self.counters.skipped_unread += 1
+            return False
+        slot = self._take_slot()
+        if slot is None:
+            self.counters.skipped_no_slot += 1
+            return False
+        assert shares <= self.mass
+        write(self.transport.slot(self.transport.me, slot))
+        seat = peer.member.seat
+        self._sequence[seat] += 1
+        self._sent[seat] = (self._sent[seat] + shares) & MASK
+        sequence, block = self._sequence[seat], layout.details(seat, self._sequence[seat])
+        self._words[block + layout.SLOT] = slot
+        self._words[block + layout.MASS] = shares
+        self._words[block + layout.AT_STEP] = step
+        self._words[block + layout.SENT] = self._sent[seat]
+        self._fence()
+        self._words[layout.post(seat) + layout.COMMIT] = layout.pack(sequence, peer.member.generation)
+        self.mass -= shares
+        peer.pending = Mail(sequence, slot, shares, step)
+        self.counters.sent += 1
+        return True
+
+    def bury(self, merge: Merge) -> list[Member]:
+        """Take leave of peers that left or are proven dead: read their last mail, take back what they never read.
+
+        Returned mail is merged by its sender like any other mail (spec section 1: mass stays with the weights it
+        belongs to).
+
+        Returns:
+            The members that were found gone in this call.
+        """
+        gone = [peer for peer in self.peers if self._gone(peer)]
+        for peer in gone:
+            word = peer.words[peer.inbox]
+            if word != peer.seen:
+                self._receive(peer, word, merge)
+            if peer.pending is not None and not self._acknowledged(peer, peer.pending):
+                self._take_back(peer, peer.pending, merge)
+            self.peers.remove(peer)
+            self._buried.append(peer.member)
+        self._buried = [member for member in self._buried if not self._discard(member)]
+        return [peer.member for peer in gone]
+
+    def choosable(self, step: int) -> list[Peer]:
+        """Peers a message may go to: active, and not silent on our last one for more than `patience` of our steps."""
+        return [
+            peer
+            for peer in self.peers
+            if peer.state() == State.ACTIVE and (peer.pending is None or step - peer.pending.step <= self.patience)
+        ]
+
+    def unread(self) -> int:
+        """How many of our messages wait to be read."""
+        return sum(peer.pending is not None for peer in self.peers)
+
+    def fed(self, joiner: Peer) -> bool:
+        """Whether anybody has already announced mail to a joining member (a hint: it saves needless sends)."""
+        if joiner.pending is not None:
+            return True
+        post = layout.post(joiner.member.seat) + layout.COMMIT
+        return any(
+            peer is not joiner
+            and layout.sequence_of(word := peer.words[post]) > 0
+            and not word & FLAG
+            and layout.generation_of(word) == joiner.member.generation
+            for peer in self.peers
+        )
+
+    def _receive(self, peer: Peer, word: int, merge: Merge) -> int:
+        peer.seen = word
+        me = self.transport.me
+        if word & FLAG or layout.generation_of(word) != me.generation:
+            return 0
+        self._fence()
+        sequence = layout.sequence_of(word)
+        block = layout.details(me.seat, sequence)
+        shares = peer.words[block + layout.MASS]
+        joining = self._words[layout.STATE] == State.JOINING
+        slot = self.transport.slot(peer.member, peer.words[block + layout.SLOT])
+        merge(slot, 1.0 if joining else merge_weight(self.mass, shares), peer.words[block + layout.AT_STEP])
+        self._confirm(peer, sequence, shares)
+        self.mass += shares
+        self.counters.received += 1
+        if joining:
+            self._words[layout.STATE] = State.ACTIVE
+        return 1
+
+    def _confirm(self, peer: Peer, sequence: int, shares: int) -> None:
+        seat = peer.member.seat
+        self._received[seat] = (self._received[seat] + shares) & MASK
+        self._receipts[seat] += 1
+        turn = self._receipts[seat] & 1
+        base = layout.receipt(self.transport.seats, seat)
+        self._words[base + layout.RECEIVED + turn] = self._received[seat]
+        self._fence()
+        receipt = layout.pack(sequence, peer.member.generation)
+        self._words[base + layout.ACKNOWLEDGED] = receipt | FLAG if turn else receipt
+
+    def _acknowledged(self, peer: Peer, mail: Mail) -> bool:
+        receipt = peer.words[peer.receipt] & ~FLAG
+        if receipt != layout.pack(mail.sequence, self.transport.me.generation):
+            return False
+        peer.pending = None
+        self._free.append(mail.slot)
+        return True
+
+    def _take_back(self, peer: Peer, mail: Mail, merge: Merge) -> None:
+        seat = peer.member.seat
+        merge(self.transport.slot(self.transport.me, mail.slot), merge_weight(self.mass, mail.shares), mail.step)
+        self._sent[seat] = (self._sent[seat] - mail.shares) & MASK
+        self._words[layout.post(seat) + layout.COMMIT] = layout.pack(mail.sequence, peer.member.generation) | FLAG
+        self.mass += mail.shares
+        peer.pending = None
+        self._free.append(mail.slot)
+        self.counters.returned += 1
+
+    def _take_slot(self) -> int | None:
+        if not self._free:
+            for peer in self.peers:
+                if peer.pending is not None:
+                    self._acknowledged(peer, peer.pending)
+        if not self._free:
+            self._free.extend(range(self._owned, self.transport.slots()))
+            self._owned = max(self._owned, self.transport.slots())
+        if not self._free:
+            self.transport.grow()
+            return None
+        return self._free.pop()
+
+    def _gone(self, peer: Peer) -> bool:
+        superseded = self._known[peer.member.seat] > peer.member.generation + 1
+        return superseded or peer.state() == State.GONE or self.transport.dead(peer.member)
+
+    def _discard(self, member: Member) -> bool:
+        """Free a gone member's slots once nobody alive can still want to read one of them."""
+        words = self.transport.open(member)
+        for seat in range(self.transport.seats):
+            word = words[layout.post(seat) + layout.COMMIT]
+            if layout.sequence_of(word) == 0 or word & FLAG:
+                continue
+            receiver = Member(seat, layout.generation_of(word))
+            if self._ended(receiver):
+                continue
+            theirs = self._words if receiver == self.transport.me else self.transport.open(receiver)
+            receipt = theirs[layout.receipt(self.transport.seats, member.seat) + layout.ACKNOWLEDGED] & ~FLAG
+            if receipt != layout.pack(layout.sequence_of(word), member.generation):
+                return False
+        self.transport.discard(member)
+        return True
+
+    def _ended(self, member: Member) -> bool:
+        if member == self.transport.me:
+            return False
+        return self.transport.open(member)[layout.STATE] == State.GONE or self.transport.dead(member)

@@ -1,0 +1,1 @@
+"""Places where members' words and slots can live, one file each."""
