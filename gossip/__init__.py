@@ -1,0 +1,36 @@
+"""How workers' weights meet. Usable alone, in anybody's own training loop:
+
+exchange = gossip.build("gosgd", model, rho=0.02)
+...
+optimizer.step()
+exchange.step()
+...
+exchange.close()
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from gossip.job import Job
+from gossip.methods import METHODS, Exchange, FullySync, GoSGD, NoExchange, PerSyn
+
+__all__ = ["METHODS", "Exchange", "FullySync", "GoSGD", "Job", "NoExchange", "PerSyn", "build"]
+
+
+def build(method: str, model: nn.Module, *, job: Job | None = None, seed: int = 0, **options: Any) -> Exchange:
+    """The exchange method called `method` around `model`, as one worker of the job this process belongs to.
+
+    Args:
+        method: a name (`none`, `fully_sync`, `persyn`, `gosgd`) or `package.module:Class` of an Exchange of your own.
+        model: on its device already.
+        job: this worker's place; from the environment that torchrun sets by default.
+        seed: of the method's own random choices.
+        options: the method's options.
+
+    Raises:
+        ValueError: the method or an option is unknown or out of range.
+    """
+    return METHODS.get(method)(model, job=job, seed=seed, **options)

@@ -1,0 +1,60 @@
+"""Consensus error: its definition, and an estimate from the messages that pass by anyway. Imports torch only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_BLOCK = 64
+_BLOCKS = 64
+
+
+def consensus_error(weights: Tensor) -> float:
+    """epsilon = sum_m ||w_m - mean||^2 (thesis section 2.5.1, with the mean of the workers in place of w~).
+
+    Args:
+        weights: [M, D], one row a worker.
+    """
+    return float((weights.double() - weights.double().mean(0)).square().sum())
+
+
+class OnlineEstimate:
+    """Estimates epsilon without further communication: E||w_r - w_s||^2 = 2 epsilon / (M - 1) (spec section 1).
+
+    The distance is taken over a random sample of coordinate blocks (all of them in a small model), because over all D
+    it would cost as much as the merge, and averaged over messages with an exponential decay.
+
+    Args:
+        decay: weight of the past at each message.
+        seed: of the sample.
+    """
+
+    def __init__(self, decay: float = 0.9, seed: int = 0) -> None:
+        self._decay = decay
+        self._generator = torch.Generator().manual_seed(seed)
+        self._mean = 0.0
+        self._weight = 0.0
+        self._draws = torch.empty(0, dtype=torch.long)
+        self._next = 0
+
+    def observe(self, mine: Tensor, theirs: Tensor) -> None:
+        """Take in one message before it is merged; both [D] on one device."""
+        distance = self._distance(mine, theirs)
+        self._mean = self._decay * self._mean + (1 - self._decay) * distance
+        self._weight = self._decay * self._weight + (1 - self._decay)
+
+    def error(self, workers: int) -> float | None:
+        """The estimate of epsilon for M workers, or None before the first message."""
+        return self._mean / self._weight * (workers - 1) / 2 if self._weight and workers > 1 else None
+
+    def _distance(self, mine: Tensor, theirs: Tensor) -> float:
+        rows = mine.numel() // _BLOCK
+        if rows <= _BLOCKS:
+            return float((mine - theirs).square().sum())
+        if self._next == len(self._draws):  # drawn a thousand at a time: one draw costs as much as the gather
+            self._draws = torch.randint(rows, (1000, _BLOCKS), generator=self._generator)
+            self._next = 0
+        sample = self._draws[self._next].to(mine.device)
+        self._next += 1
+        gap = mine[: rows * _BLOCK].view(rows, _BLOCK)[sample] - theirs[: rows * _BLOCK].view(rows, _BLOCK)[sample]
+        return float(gap.square().sum()) * mine.numel() / gap.numel()

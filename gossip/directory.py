@@ -1,0 +1,199 @@
+"""The directory in shared memory through which the members of one job on one host meet. Imports gossip.layout only.
+
+A job is a directory with an unguessable name that only its user can enter. Files are mapped by path rather than through
+`multiprocessing.shared_memory`, whose tracker unlinks segments when any process of the job exits.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import mmap
+import os
+import secrets
+import shutil
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "gosgd-"
+_OWNER = "owner.lock"
+_BUILDING_S = 60  # a directory under construction is left alone for this long
+_FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
+
+_held: dict[Path, int] = {}
+"""Lock files this process holds open. They are never opened twice: closing any descriptor of a file drops its locks."""
+
+
+def root() -> Path:
+    """Where job directories are made: $GOSGD_SHM_DIR, or /dev/shm."""
+    return Path(os.environ.get("GOSGD_SHM_DIR", "/dev/shm"))
+
+
+def lock(path: Path) -> None:
+    """Create a file and hold a POSIX record lock on it for the rest of this process's life.
+
+    A record lock, unlike an open-file-description lock, is not inherited by forked children (DataLoader workers), so
+    its absence proves that this very process is gone.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _held[path] = descriptor
+
+
+def unlock(path: Path) -> None:
+    """Give up a lock taken with `lock`."""
+    descriptor = _held.pop(path, None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+class Probe:
+    """Asks whether somebody holds a record lock on a file; keeps the file open between questions."""
+
+    def __init__(self, path: Path) -> None:
+        self._own = path in _held
+        self._descriptor = -1 if self._own else os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def held(self) -> bool:
+        """Whether the process that locked the file is still there."""
+        if self._own:
+            return True
+        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(self._descriptor, fcntl.F_GETLK, request)
+        return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        """Stop asking."""
+        if not self._own and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def map_file(path: Path, size: int, create: bool = False) -> mmap.mmap:
+    """Map a file of `size` bytes, every page present.
+
+    Space is reserved before it is mapped: a file system that is too small is an error here, not a SIGBUS later. Pages
+    are touched now because a first touch during training costs 50 times the copy itself.
+
+    Raises:
+        ValueError: the file system has no room; the message names the bytes needed.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if create:
+            os.posix_fallocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    except OSError as error:
+        if create:
+            path.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ValueError(no_room(path.parent, size)) from None
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def no_room(where: Path, needed: int) -> str:
+    """The sentence for a shared-memory file system that is too small."""
+    try:
+        state = os.statvfs(where)
+        free = f"{state.f_bavail * state.f_frsize:,} bytes free"
+    except OSError:
+        free = "no such directory"
+    return (
+        f"shared memory: got {free} in {where}, expected {needed:,} bytes; enlarge it (docker run --shm-size,"
+        " mount -o remount,size=...), use fewer workers, or set GOSGD_SHM_DIR to a larger memory-backed directory"
+    )
+
+
+@dataclass(frozen=True)
+class JobDirectory:
+    """One job's directory.
+
+    Attributes:
+        path: the directory itself.
+        seats: how many members can be alive at once.
+        founders: how many the mass is first shared out to.
+    """
+
+    path: Path
+    seats: int
+    founders: int
+
+    @classmethod
+    def create(cls, seats: int, founders: int) -> JobDirectory:
+        """Make a job directory that nobody else can enter or guess; directories of dead jobs are removed first."""
+        where = root()
+        if not where.is_dir():
+            raise ValueError(f"got shared-memory directory {where}, which does not exist; set GOSGD_SHM_DIR")
+        remove_stale()
+        token = secrets.token_hex(12)
+        building = where / f".{PREFIX}{token}"
+        building.mkdir(mode=0o700)
+        try:
+            (building / "board").touch(mode=0o600)
+            with (building / "board").open("r+b") as board:
+                os.posix_fallocate(board.fileno(), 0, 8 * seats)
+            (building / "job.json").write_text(json.dumps({"seats": seats, "founders": founders}))
+            lock(building / _OWNER)
+            path = where / f"{PREFIX}{token}"
+            building.rename(path)
+            _held[path / _OWNER] = _held.pop(building / _OWNER)
+        except OSError as error:
+            shutil.rmtree(building, ignore_errors=True)
+            if error.errno == errno.ENOSPC:
+                raise ValueError(no_room(where, 8 * seats)) from None
+            raise
+        return cls(path, seats, founders)
+
+    @classmethod
+    def open(cls, path: Path | str) -> JobDirectory:
+        """Open a job directory that another process of this host made.
+
+        Raises:
+            ValueError: there is none at `path`.
+        """
+        path = Path(path)
+        try:
+            known = json.loads((path / "job.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"got job directory {path}, which cannot be read here ({error}); is this another host?"
+            ) from None
+        return cls(path, known["seats"], known["founders"])
+
+    def remove(self) -> None:
+        """Remove the directory and everything in it. Mappings that are still open stay valid."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        unlock(self.path / _OWNER)
+
+
+def remove_stale() -> list[Path]:
+    """Remove this user's job directories in which no process holds a lock any more; returns what was removed."""
+    removed = []
+    for path in [*root().glob(f"{PREFIX}*"), *root().glob(f".{PREFIX}*")]:
+        try:
+            state = path.stat()
+            being_made = path.name.startswith(".") and time.time() - state.st_mtime < _BUILDING_S
+            if state.st_uid != os.getuid() or being_made or _in_use(path):
+                continue
+        except OSError:
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+        removed.append(path)
+    return removed
+
+
+def _in_use(path: Path) -> bool:
+    for file in path.glob("*.lock"):
+        probe = Probe(file)
+        try:
+            if probe.held():
+                return True
+        finally:
+            probe.close()
+    return False

@@ -1,0 +1,115 @@
+"""Which worker this process is, in which job, and where its members meet. Imports gossip.directory and torch.
+
+The launcher tells its workers through the environment; under plain torchrun the workers agree on a directory through
+torchrun's store, which is used for that one address and never again.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.distributed as dist
+
+from gossip.directory import JobDirectory
+
+JOB = "GOSGD_JOB"
+"""Environment variable with the job directory's path, set by the launcher for its workers."""
+
+_built = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One worker's place in a job.
+
+    Attributes:
+        rank: this worker, 0 to workers - 1; also its seat.
+        workers: M, how many the job was started with.
+        local_rank: index among the workers of this host.
+        directory: where the members of this host meet.
+        supervised: a launcher owns the directory and removes it; otherwise the last worker does.
+    """
+
+    rank: int
+    workers: int
+    local_rank: int
+    directory: JobDirectory
+    supervised: bool
+
+    @classmethod
+    def from_environment(cls) -> Job:
+        """The job that the launcher, torchrun, or nobody (one worker) started this process for.
+
+        Raises:
+            ValueError: the environment is incomplete, or the workers are on several hosts.
+        """
+        rank, workers = _integer("RANK", 0), _integer("WORLD_SIZE", 1)
+        if not 0 <= rank < workers:
+            raise ValueError(f"got RANK={rank} and WORLD_SIZE={workers}, expected 0 <= RANK < WORLD_SIZE")
+        local_rank = _integer("LOCAL_RANK", rank)
+        if JOB in os.environ:
+            return cls(rank, workers, local_rank, JobDirectory.open(os.environ[JOB]), supervised=True)
+        if workers == 1:
+            return cls(rank, workers, local_rank, JobDirectory.create(1, 1), supervised=False)
+        return cls(rank, workers, local_rank, _agree(rank, workers), supervised=False)
+
+    def device(self) -> torch.device:
+        """The accelerator of this worker's local rank where there is one, else the CPU."""
+        if torch.cuda.is_available():
+            return torch.device("cuda", self.local_rank % torch.cuda.device_count())
+        return torch.device("cpu")
+
+    def process_group(self, device: torch.device, timeout_s: float = 300.0) -> None:
+        """Join torch.distributed's default group unless the program already did: NCCL on GPUs, gloo on CPUs.
+
+        NCCL refuses two ranks on one GPU, so workers that share one use gloo.
+        """
+        if dist.is_initialized():
+            return
+        own_gpu = device.type == "cuda" and self.workers <= torch.cuda.device_count()
+        where = {"init_method": "env://"}
+        if self.supervised:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: its name need not resolve
+            where = {"init_method": f"file://{self.directory.path / 'rendezvous'}"}
+        dist.init_process_group(
+            "nccl" if own_gpu else "gloo",
+            rank=self.rank,
+            world_size=self.workers,
+            timeout=timedelta(seconds=timeout_s),
+            **where,
+        )
+
+
+def _integer(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"got {name}={text!r} in the environment, expected a whole number") from None
+
+
+def _agree(rank: int, workers: int) -> JobDirectory:
+    """Let rank 0 make the directory and tell the others; each exchange of a process has its own."""
+    global _built
+    if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+        raise ValueError(
+            f"got WORLD_SIZE={workers} without MASTER_ADDR and MASTER_PORT, expected the environment that torchrun"
+            " sets; start the program with torchrun --nproc-per-node=N"
+        )
+    store = cast("dist.Store", next(iter(dist.rendezvous("env://", rank, workers)))[0])
+    store = dist.PrefixStore(f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_built}", store)
+    _built += 1
+    if rank == 0:
+        directory = JobDirectory.create(workers, workers)
+        store.set("directory", str(directory.path))
+    path = Path(store.get("directory").decode())
+    if not path.is_dir():
+        raise ValueError(
+            f"got workers on several hosts (rank 0's {path} is not here), expected all on one host for this method"
+        )
+    return directory if rank == 0 else JobDirectory.open(path)

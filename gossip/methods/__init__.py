@@ -1,0 +1,9 @@
+"""Exchange methods, one file each; importing this package registers them all."""
+
+from gossip.methods.base import METHODS, Exchange
+from gossip.methods.fully_sync import FullySync
+from gossip.methods.gosgd import GoSGD
+from gossip.methods.none import NoExchange
+from gossip.methods.persyn import PerSyn
+
+__all__ = ["METHODS", "Exchange", "FullySync", "GoSGD", "NoExchange", "PerSyn"]

@@ -1,0 +1,223 @@
+"""What every exchange method offers to a training loop, and the start and end all methods share.
+
+Imports gossip's lower modules, configs.base and torch. A method is one file: its options, its `Exchange`, registered
+under the name the YAML key `exchange.method` uses.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from configs.base import Config, Registry
+from gossip import layout
+from gossip.flat import Flat
+from gossip.job import Job
+from gossip.layout import Member, State
+from gossip.mass import share_out
+from gossip.publication import Published, Publisher
+from gossip.transports.shared_memory import SharedMemory
+
+METHODS: Registry[type[Exchange]] = Registry("exchange method", key="method")
+log = logging.getLogger("gosgd")
+
+
+class Exchange(ABC):
+    """One worker's side of an exchange method.
+
+    Args:
+        model: moved to its device already; its tensors become views of one vector.
+        job: this worker's place; taken from the environment (torchrun, or `gosgd train`) by default.
+        seed: of the method's own random choices.
+        options: the method's options, see its Config.
+
+    Attributes:
+        steps: local steps this worker's weights have behind them; a worker that joins late starts at its peers' count.
+    """
+
+    Options: ClassVar[type[Config]]
+    collective: ClassVar[bool] = False
+    """Whether the workers meet in collective operations, so that none can go on alone."""
+    slots: ClassVar[int] = 0
+
+    def __init__(self, model: nn.Module, *, job: Job | None = None, seed: int = 0, **options: Any) -> None:
+        self.options = self.Options.of(**options)
+        self.seed = seed
+        self.job = Job.from_environment() if job is None else job
+        self.flat = Flat(model)
+        self.transport = SharedMemory(
+            self.job.directory,
+            self.job.rank,
+            self.flat.dimension,
+            self.flat.vector.dtype,
+            getattr(self.options, "slots", 0),
+            self.flat.fingerprint,
+        )
+        self.steps = 0
+        self._done = 0
+        self._words = self.transport.words
+        self._publisher: Publisher | None = None
+        self._closed = False
+        founder = self.me.generation == 0 and self.me.seat < self.job.directory.founders
+        self.genesis = share_out(self.job.directory.founders)[self.me.seat] if founder else 0
+        self._words[layout.GENESIS] = self.genesis
+
+    @property
+    def me(self) -> Member:
+        """This worker's seat and which incarnation on it this process is."""
+        return self.transport.me
+
+    @property
+    def mass(self) -> int:
+        """Shares this worker holds; 0 for methods without mass."""
+        return 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module to call in the loop: DDP for `fully_sync`, the model itself for every other method."""
+        return model
+
+    def start(self, steps: int = 0) -> bool:
+        """Take part in the job; called by the first `step()` unless the loop does so itself.
+
+        Args:
+            steps: local steps the weights have behind them already (after a resume).
+
+        Returns:
+            Whether the weights were received from a peer, who also told the step count.
+        """
+        self.steps = steps
+        self._words[layout.STEP] = steps
+        self._words[layout.STATE] = State.ACTIVE
+        self.transport.appear()
+        return False
+
+    @abstractmethod
+    def step(self) -> None:
+        """Exchange after a local step of the optimizer."""
+
+    def count_step(self) -> None:
+        """Note one more local step where the others can read it."""
+        if self.steps == 0 and self._words[layout.STATE] == State.STARTING:
+            self.start()
+        self.flat.check()
+        self.steps += 1
+        self._done += 1
+        self._words[layout.STEP] = self.steps
+        self._words[layout.DONE] = self._done
+
+    def stats(self) -> dict[str, float | None]:
+        """Figures for the metrics, since the start unless their name says otherwise."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs besides the weights; no mail and no mass (a resume shares the mass out anew)."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+
+    def publish(self) -> None:
+        """Show a snapshot of the weights to whoever evaluates; never waits."""
+        self.publisher.publish(self.flat.vector, self.steps, self.mass)
+
+    @property
+    def publisher(self) -> Publisher:
+        """Publications of this job; made at first use, because they take two vectors of shared memory."""
+        if self._publisher is None:
+            self._publisher = Publisher(self.transport)
+        return self._publisher
+
+    def published(self) -> list[Published]:
+        """The newest snapshot of every member that is alive or left in good order."""
+        there = [m for m in self.transport.members() if self._state(m) == State.GONE or not self.transport.dead(m)]
+        found = [self.publisher.read(member) for member in there]
+        return [one for one in found if one is not None]
+
+    def lowest(self) -> bool:
+        """Whether this is the lowest living worker, the one that evaluates."""
+        return not any(
+            member < self.me and self._state(member) != State.GONE and not self.transport.dead(member)
+            for member in self.transport.members()
+        )
+
+    def _state(self, member: Member) -> int:
+        return self.transport.open(member)[layout.STATE]
+
+    def total_done(self) -> int:
+        """Local steps made by all members together, the dead ones' included."""
+        return sum(self.transport.open(member)[layout.DONE] for member in self.transport.everybody())
+
+    def close(self, timeout_s: float = 60.0) -> bool:
+        """Leave the job in good order; after a second call nothing happens.
+
+        Args:
+            timeout_s: how long to wait for others to take over what this worker holds.
+
+        Returns:
+            True on the one worker whose model now holds the consensus weights w~ of the whole job.
+        """
+        if self._closed:
+            return False
+        self._closed = True
+        if self._words[layout.STATE] == State.STARTING:
+            self.start()
+        last = self._leave(timeout_s)
+        self._words[layout.STATE] = State.GONE
+        self.transport.close()
+        if last and not self.job.supervised:
+            self.job.directory.remove()
+        return last
+
+    @abstractmethod
+    def _leave(self, timeout_s: float) -> bool:
+        """The method's own end; returns whether this worker's model now holds w~."""
+
+
+class Collective(Exchange):
+    """Base of the methods in which all workers meet in torch.distributed operations."""
+
+    collective = True
+
+    def start(self, steps: int = 0) -> bool:
+        """Join the process group and take the weights of rank 0, as DDP does."""
+        self.job.process_group(self.flat.vector.device)
+        dist.broadcast(self.flat.vector, src=0)
+        return super().start(steps)
+
+    def average(self) -> None:
+        """W <- (1/M) 1 1^T W in one operation on the flat vector."""
+        if self.job.workers > 1:
+            dist.all_reduce(self.flat.vector)
+            self.flat.vector.div_(self.job.workers)
+
+    def _leave(self, timeout_s: float) -> bool:
+        self.average()
+        if self.job.workers > 1:
+            dist.barrier()
+        return self.job.rank == 0
+
+
+def wait_until(ready: Any, timeout_s: float, pause_s: float = 0.001) -> bool:
+    """Ask `ready()` until it is true; False when `timeout_s` seconds passed first."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause_s)
+    return True
+
+
+def copy_into(vector: Tensor) -> Any:
+    """A function that copies `vector` into a slot."""
+
+    def write(slot: Tensor) -> None:
+        with torch.no_grad():
+            slot.copy_(vector)
+
+    return write

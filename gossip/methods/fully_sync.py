@@ -1,0 +1,38 @@
+"""Fully synchronous SGD: gradients are averaged at every step (thesis alg. 1).
+
+K has every row (0, 1/M, ..., 1/M): for plain SGD averaging gradients equals averaging weights (spec section 1).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from configs.base import Config
+from gossip.methods.base import METHODS, Collective
+
+
+class FullySyncConfig(Config):
+    """Options of `fully_sync`."""
+
+    method: Literal["fully_sync"] = "fully_sync"
+
+
+@METHODS.register(FullySyncConfig)
+class FullySync(Collective):
+    """Gradient averaging by torch's DistributedDataParallel, which overlaps it with the backward pass."""
+
+    Options = FullySyncConfig
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model in DDP; alone, the model itself."""
+        self.job.process_group(self.flat.vector.device)
+        if self.job.workers == 1:
+            return model
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def step(self) -> None:
+        """Count the step: the gradients met in the backward pass."""
+        self.count_step()

@@ -1,0 +1,218 @@
+"""GoSGD: each worker now and then pushes its weights with half of its mass to a random peer (thesis alg. 3 and 4).
+
+One exchange is K = I + a (e_r e_s^T - e_r e_r^T), a = lambda_s / (lambda_s + 2 lambda_r), with the masses before the
+push (spec section 1; the thesis' (2.11) does not conserve sum lambda w).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from configs.base import Config
+from gossip import layout
+from gossip.consensus import OnlineEstimate
+from gossip.layout import State
+from gossip.leaving import depart, inherit
+from gossip.mass import TOTAL, halve
+from gossip.methods.base import METHODS, Exchange, copy_into, log, wait_until
+from gossip.outbox import Outbox, Peer
+from gossip.peers import CHOOSERS
+from gossip.starting import agree_on_weights, wait_for_founders
+
+_INSPECTION_S = 0.1
+
+
+class GoSGDConfig(Config):
+    """Options of `gosgd`.
+
+    Attributes:
+        rho: probability of a push after each local step.
+        peers: whom to push to.
+        slots: how many messages of a worker may be unread at once; each takes a weight vector of shared memory.
+        patience: a peer that leaves a message unread for more than this many of our steps is not chosen.
+        start_timeout_s: how long a worker waits at the start for the others' processes to be up.
+    """
+
+    method: Literal["gosgd"] = "gosgd"
+    rho: float = Field(default=0.02, ge=0, le=1)
+    peers: Literal["uniform", "ring", "exponential"] = "uniform"
+    slots: int = Field(default=4, ge=1, le=64)
+    patience: int = Field(default=50, ge=1)
+    start_timeout_s: float = Field(default=120.0, gt=0)
+
+
+@METHODS.register(GoSGDConfig)
+class GoSGD(Exchange):
+    """Asynchronous gossip through sum-weight queues; no operation of `step()` ever waits for another worker."""
+
+    Options = GoSGDConfig
+    options: GoSGDConfig
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.outbox = Outbox(self.transport, self.genesis, self.options.patience)
+        self.estimate = OnlineEstimate(seed=self.seed)
+        self._generator = random.Random(repr((self.seed, *self.me)))
+        self._choose = CHOOSERS[self.options.peers]
+        self._write = copy_into(self.flat.vector)
+        self._board = memoryview(b"")
+        self._newcomers: list[Peer] = []
+        self._inspected = 0.0
+        self._staleness_sum = self._staleness_max = self._staleness_count = 0
+        self._taken = 0
+
+    @property
+    def mass(self) -> int:
+        """Shares this worker holds out of `gossip.mass.TOTAL`."""
+        return self.outbox.mass
+
+    def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
+        """Take part in the job.
+
+        A founder takes the weights all founders agree on and waits until the others are up. A worker that comes later
+        has nothing to bring: it waits for the first message, which sets its weights and its step count.
+
+        Args:
+            steps: local steps the weights have behind them already.
+            interrupted: asked while waiting; the wait ends when it says True.
+        """
+        self.steps = steps
+        self._words[layout.STEP] = steps
+        if self.genesis and not self.transport.claimant("started"):
+            self.transport.appear()
+            agree_on_weights(self.transport, self.flat.vector, interrupted)
+            self._words[layout.STATE] = State.ACTIVE
+            wait_for_founders(self.transport, self.options.start_timeout_s, interrupted)
+            self.transport.claim("started")
+            self._attend()
+            return False
+        self._words[layout.STATE] = State.JOINING
+        self.transport.appear()
+        return self._join(interrupted)
+
+    def _join(self, interrupted: Callable[[], bool]) -> bool:
+        began = complained = time.monotonic()
+        while self._words[layout.STATE] == State.JOINING and not interrupted():
+            self._attend()
+            if self.outbox.mass and not any(peer.state() != State.JOINING for peer in self.outbox.peers):
+                break  # everybody else waits to be fed, and this worker holds mass: it goes first
+            if not self.outbox.mass and (taken := inherit(self.outbox, self.job.directory.founders)):
+                self._take_over(taken)
+                break
+            if time.monotonic() - complained > 10:
+                complained = time.monotonic()
+                log.warning("worker %d: has waited %.0f s for a first message", self.me.seat, complained - began)
+            time.sleep(0.001)
+        fed = self._words[layout.STATE] == State.ACTIVE
+        self._words[layout.STATE] = State.ACTIVE
+        return fed
+
+    def _take_over(self, taken: int) -> None:
+        """Go on for a job whose holders of mass have all died, from the newest weights any of them had published."""
+        self._taken += taken
+        log.warning("worker %d: no living worker holds mass; re-issued %.3f of it", self.me.seat, taken / TOTAL)
+        known = [self.publisher.read(member) for member in self.transport.everybody()]
+        newest = max((one for one in known if one is not None), key=lambda one: one.step, default=None)
+        if newest is not None:
+            self.flat.vector.copy_(newest.vector)
+            self.steps = newest.step
+
+    def step(self) -> None:
+        """Push with probability rho, then merge what has arrived."""
+        self.count_step()
+        if self._generator.random() < self.options.rho:
+            self._push()
+        self._attend()
+
+    def _push(self) -> None:
+        outbox = self.outbox
+        peers = outbox.choosable(self.steps)
+        peer = self._choose(peers, self.me.seat, self.job.directory.seats, outbox.counters.sent, self._generator)
+        if peer is not None:
+            outbox.push(peer, halve(outbox.mass)[1], self.steps, self._write)
+
+    def _attend(self) -> None:
+        """What a worker owes its peers at every step: read the inbox, greet newcomers, notice the dead."""
+        outbox = self.outbox
+        if self.transport.board != self._board:
+            self._board = memoryview(bytes(self.transport.board)).cast("Q")
+            outbox.refresh(self._merge)
+            self._newcomers = list(outbox.peers)
+        outbox.poll(self._merge)
+        if self._newcomers:
+            self._feed()
+        now = time.monotonic()
+        if now - self._inspected > _INSPECTION_S:
+            self._inspected = now
+            outbox.bury(self._merge)
+
+    def _feed(self) -> None:
+        """Push to a joining worker without waiting for chance: it does nothing until it has weights."""
+        for peer in [*self._newcomers]:
+            state = peer.state()
+            if state == State.JOINING and self.outbox.mass > 1 and self._words[layout.STATE] == State.ACTIVE:
+                if not self.outbox.fed(peer):
+                    self.outbox.push(peer, halve(self.outbox.mass)[1], self.steps, self._write)
+            elif state > State.JOINING or peer not in self.outbox.peers:
+                self._newcomers.remove(peer)
+
+    def _merge(self, slot: Tensor, weight: float, step: int) -> None:
+        vector = self.flat.vector
+        theirs = slot if slot.device == vector.device else slot.to(vector.device)
+        if weight == 1.0:
+            vector.copy_(theirs)
+        else:
+            self.estimate.observe(vector, theirs)
+            vector.lerp_(theirs, weight)
+        if self._words[layout.STATE] == State.JOINING:
+            self.steps = step
+        staleness = max(0, self.steps - step)
+        self._staleness_sum += staleness
+        self._staleness_count += 1
+        self._staleness_max = max(self._staleness_max, staleness)
+
+    def stats(self) -> dict[str, float | None]:
+        """Exchange figures since the start; staleness (steps between a message and its merge) since the last call."""
+        counters, merges = self.outbox.counters, self._staleness_count
+        figures = {
+            "mass": self.outbox.mass / TOTAL,
+            "sent": counters.sent,
+            "received": counters.received,
+            "returned": counters.returned,
+            "skipped": counters.skipped_unread + counters.skipped_no_slot,
+            "merged_bytes": counters.received * self.flat.dimension * self.flat.vector.element_size(),
+            "peers": len(self.outbox.peers),
+            "staleness_mean": self._staleness_sum / merges if merges else None,
+            "staleness_max": self._staleness_max if merges else None,
+            "consensus_estimate": self.estimate.error(len(self.outbox.peers) + 1),
+            "mass_reissued": self._taken / TOTAL,
+        }
+        self._staleness_sum = self._staleness_max = self._staleness_count = 0
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator that decides when and whom to push to."""
+        return {"generator": self._generator.getstate()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the generator."""
+        version, internal, gauss = state["generator"]
+        self._generator.setstate((version, tuple(internal), gauss))
+
+    def _leave(self, timeout_s: float) -> bool:
+        outcome: bool | None = None
+
+        def left() -> bool:
+            nonlocal outcome
+            outcome = depart(self.outbox, self.steps, self._write, self._merge)
+            return outcome is not None
+
+        if not wait_until(left, timeout_s):
+            log.warning("worker %d: left after %.0f s with its mail unread", self.me.seat, timeout_s)
+        return bool(outcome)

@@ -1,0 +1,39 @@
+"""No exchange: M independent models, the lower bound of every comparison. K = I (spec section 1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from configs.base import Config
+from gossip import layout
+from gossip.layout import State
+from gossip.methods.base import METHODS, Exchange
+from gossip.publication import consensus
+
+
+class NoneConfig(Config):
+    """Options of `none`."""
+
+    method: Literal["none"] = "none"
+
+
+@METHODS.register(NoneConfig)
+class NoExchange(Exchange):
+    """Workers that never meet; when all have finished, w~ is the mean of their weights."""
+
+    Options = NoneConfig
+
+    def step(self) -> None:
+        """Count the step."""
+        self.count_step()
+
+    def _leave(self, timeout_s: float) -> bool:
+        self.publish()
+        self._words[layout.STATE] = State.GONE
+        others = [member for member in self.transport.members() if member != self.me]
+        if any(self._state(member) != State.GONE and not self.transport.dead(member) for member in others):
+            return False
+        if not self.transport.claim("last"):  # two may see each other gone
+            return False
+        self.flat.vector.copy_(consensus(self.published()))
+        return True

@@ -1,0 +1,73 @@
+"""How the founders of a job come to the same start. Imports gossip.layout and the shared-memory transport.
+
+Nobody waits during training; before it, founders wait for each other's processes, so that the first to come up does not
+train alone for the seconds the others still need.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from torch import Tensor
+
+from gossip import layout
+from gossip.layout import Member, State
+from gossip.transports.shared_memory import SharedMemory
+
+_log = logging.getLogger("gosgd")
+
+
+def agree_on_weights(transport: SharedMemory, vector: Tensor, interrupted: Callable[[], bool]) -> None:
+    """Give all founders the same initial weights: those of the lowest seat that is there to offer them.
+
+    Args:
+        vector: [D]; replaced unless this worker's weights are the ones agreed on.
+        interrupted: asked while waiting.
+    """
+    initial = transport.directory.path / "initial"
+    while not initial.exists() and not interrupted():
+        if _lowest_founder(transport):
+            draft = transport.file(transport.me, "initial")
+            transport.tensor(draft, transport.dimension, create=True).copy_(vector)
+            try:
+                os.link(draft, initial)  # whole or not at all, and only the first
+            except FileExistsError:
+                continue
+            finally:
+                draft.unlink()
+        else:
+            time.sleep(0.001)
+    if initial.exists():
+        vector.copy_(transport.tensor(initial, transport.dimension))
+
+
+def _lowest_founder(transport: SharedMemory) -> bool:
+    counts = transport.generations()
+    for seat in range(transport.me.seat):
+        if counts[seat] == 0 or (counts[seat] == 1 and not transport.dead(Member(seat, 0))):
+            return False
+    return True
+
+
+def wait_for_founders(transport: SharedMemory, timeout_s: float, interrupted: Callable[[], bool]) -> None:
+    """Wait until every founder's seat has been taken by somebody who is ready, died, or is joining."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and not interrupted():
+        counts = transport.generations()
+        late = [
+            seat
+            for seat in range(transport.directory.founders)
+            if counts[seat] == 0 or _starting(transport, Member(seat, counts[seat] - 1))
+        ]
+        if not late or transport.claimant("started") is not None:
+            return
+        time.sleep(0.001)
+    if not interrupted():
+        _log.warning("worker %d: started without workers %s after %.0f s", transport.me.seat, late, timeout_s)
+
+
+def _starting(transport: SharedMemory, member: Member) -> bool:
+    return transport.open(member)[layout.STATE] == State.STARTING and not transport.dead(member)

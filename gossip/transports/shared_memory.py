@@ -1,0 +1,238 @@
+"""Members on one host: control words, slots and publications as files mapped from a job directory.
+
+Imports gossip.directory, gossip.layout and torch. Files of one member, `S-G` standing for seat and generation:
+`S-G.lock` (its life), `S-G.words`, `S-G.slot-K`, `S-G.published`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gossip import layout
+from gossip.directory import JobDirectory, Probe, lock, map_file, unlock
+from gossip.layout import Member, State, Words
+from gossip.transports.base import Transport
+
+_log = logging.getLogger("gosgd")
+
+
+class View:
+    """A job seen from outside: anybody of the same user may look, nobody notices.
+
+    Args:
+        directory: the job.
+    """
+
+    def __init__(self, directory: JobDirectory) -> None:
+        self.directory = directory
+        self.seats = directory.seats
+        self._size = layout.size(directory.seats) * layout.WORD
+        self.board = memoryview(map_file(directory.path / "board", layout.WORD * self.seats)).cast("Q")
+        self._words: dict[Member, memoryview] = {}
+        self._probes: dict[Member, Probe | None] = {}
+
+    def generations(self) -> Sequence[int]:
+        """Per seat, how many members have taken it."""
+        return self.board
+
+    def members(self) -> list[Member]:
+        """The newest member of every seat that was ever taken."""
+        return [Member(seat, count - 1) for seat, count in enumerate(self.board) if count]
+
+    def everybody(self) -> list[Member]:
+        """Every member that ever was."""
+        return [Member(seat, age) for seat, count in enumerate(self.board) for age in range(count)]
+
+    def file(self, member: Member, kind: str) -> Path:
+        """The path of one of a member's files."""
+        return self.directory.path / f"{member.seat}-{member.generation}.{kind}"
+
+    def open(self, member: Member) -> Words:
+        """A member's control words; zeros for one that died before it wrote any."""
+        if member not in self._words:
+            try:
+                mapped = memoryview(map_file(self.file(member, "words"), self._size))
+            except FileNotFoundError:
+                mapped = memoryview(bytes(self._size))
+            self._words[member] = mapped.cast("Q")
+        return self._words[member]
+
+    def dead(self, member: Member) -> bool:
+        """Whether the member's process is proven to be gone: nobody holds its lock."""
+        if member not in self._probes:
+            try:
+                self._probes[member] = Probe(self.file(member, "lock"))
+            except FileNotFoundError:
+                self._probes[member] = None
+        probe = self._probes[member]
+        if probe is None:
+            return True
+        if probe.held():
+            return False
+        probe.close()
+        self._probes[member] = None
+        return True
+
+
+class SharedMemory(View, Transport):
+    """One member of a job on one host.
+
+    Args:
+        directory: the job.
+        seat: the seat to take; its next generation becomes this process.
+        dimension: D, elements of a weight vector.
+        dtype: of a weight vector.
+        slots: how many messages of ours may be unread at once before sends are skipped.
+        fingerprint: of the model; members whose fingerprints differ cannot exchange.
+
+    Raises:
+        ValueError: the seat does not exist or a living process has it, or shared memory is too small.
+    """
+
+    def __init__(
+        self, directory: JobDirectory, seat: int, dimension: int, dtype: torch.dtype, slots: int, fingerprint: int = 0
+    ) -> None:
+        super().__init__(directory)
+        if not 0 <= seat < self.seats:
+            raise ValueError(f"got seat {seat}, expected 0 to {self.seats - 1}; raise run.max_workers")
+        self.dimension, self.dtype, self.fingerprint = dimension, dtype, fingerprint
+        self.me = self._take(seat)
+        self._maps: dict[tuple[Member, int], Tensor] = {}
+        self._growing: threading.Thread | None = None
+        self._created = 0
+        try:
+            mapped = memoryview(map_file(self.file(self.me, "words"), self._size, create=True)).cast("Q")
+            self.words: Words = mapped
+            self._words[self.me] = mapped
+            for _ in range(slots):
+                self._create_slot()
+        except ValueError:
+            self.close()
+            raise
+        mapped[0] = layout.MAGIC
+        mapped[layout.DIMENSION] = dimension
+        mapped[layout.FINGERPRINT] = fingerprint
+        mapped[layout.STATE] = State.STARTING
+
+    def appear(self) -> None:
+        """Show this member to the others; its words must say by now what it holds."""
+        self.board[self.me.seat] = self.me.generation + 1
+
+    def _take(self, seat: int) -> Member:
+        generation = 0
+        while True:
+            member = Member(seat, generation)
+            try:
+                lock(self.file(member, "lock"))
+                return member
+            except FileExistsError:
+                if not self.dead(member):
+                    raise ValueError(
+                        f"got seat {seat}, which a living process has; expected one process per rank, check RANK"
+                    ) from None
+                generation += 1
+
+    def open(self, member: Member) -> Words:
+        """A member's control words.
+
+        Raises:
+            ValueError: it runs another model.
+        """
+        known = member in self._words
+        words = super().open(member)
+        if (
+            not known
+            and words[0]
+            and (words[layout.DIMENSION], words[layout.FINGERPRINT])
+            != (
+                self.dimension,
+                self.fingerprint,
+            )
+        ):
+            raise ValueError(
+                f"got a model of {words[layout.DIMENSION]:,} elements on worker {member.seat} and"
+                f" {self.dimension:,} here, expected the same model on every worker (names, shapes, dtype)"
+            )
+        return words
+
+    def slot(self, member: Member, index: int) -> Tensor:
+        """Slot `index` of a member as a tensor [D], mapped at its first use."""
+        key = (member, index)
+        if key not in self._maps:
+            self._maps[key] = self.tensor(self.file(member, f"slot-{index}"), self.dimension)
+        return self._maps[key]
+
+    def tensor(self, path: Path, elements: int, create: bool = False) -> Tensor:
+        """A file as a tensor that shares its memory."""
+        mapped: Any = map_file(path, elements * self.dtype.itemsize, create)
+        return torch.frombuffer(mapped, dtype=self.dtype)
+
+    def slots(self) -> int:
+        """How many slots this member owns."""
+        return self._created
+
+    def grow(self) -> None:
+        """Make one more slot in the background: reserving and touching pages takes far longer than a step."""
+        if self._growing is not None and self._growing.is_alive():
+            return
+        _log.warning(
+            "worker %d: every one of %d slots is pinned by an unread message; adding one (%d MB of shared memory)",
+            self.me.seat,
+            self._created,
+            self.dimension * self.dtype.itemsize >> 20,
+        )
+        self._growing = threading.Thread(target=self._grow, name="gosgd-grow", daemon=True)
+        self._growing.start()
+
+    def _grow(self) -> None:
+        try:
+            self._create_slot()
+        except ValueError as error:
+            _log.warning("worker %d: no further slot, sends are skipped: %s", self.me.seat, error)
+
+    def _create_slot(self) -> None:
+        index = self._created
+        self._maps[(self.me, index)] = self.tensor(self.file(self.me, f"slot-{index}"), self.dimension, create=True)
+        self._created += 1
+
+    def discard(self, member: Member) -> None:
+        """Unlink a member's slots; mappings of them that are in use stay valid until they are dropped."""
+        for path in self.directory.path.glob(f"{member.seat}-{member.generation}.slot-*"):
+            path.unlink(missing_ok=True)
+        for key in [key for key in self._maps if key[0] == member]:
+            del self._maps[key]
+
+    def claim(self, name: str) -> bool:
+        """Whether this member is the first to claim `name`: the file appears whole or not at all."""
+        draft = self.file(self.me, f"claims-{name}")
+        try:
+            draft.write_text(f"{self.me.seat} {self.me.generation}")
+            os.link(draft, self.directory.path / f"claim-{name}")
+        except (FileExistsError, FileNotFoundError):  # claimed already, or the job is over and its directory removed
+            return False
+        finally:
+            draft.unlink(missing_ok=True)
+        return True
+
+    def claimant(self, name: str) -> Member | None:
+        """Who claimed `name`."""
+        try:
+            seat, generation = (self.directory.path / f"claim-{name}").read_text().split()
+        except FileNotFoundError:
+            return None
+        return Member(int(seat), int(generation))
+
+    def close(self) -> None:
+        """Let go of the mappings and, last of all, of the lock: from then on this member counts as gone."""
+        if self._growing is not None:
+            self._growing.join()
+        self._maps.clear()
+        unlock(self.file(self.me, "lock"))
