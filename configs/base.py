@@ -11,15 +11,37 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, create_model
+from typing_extensions import Self
 
 Component = TypeVar("Component")
+
+# No component can be called this: a name with a colon is the user's own.
+CUSTOM_TAG = "package.module:name"
 
 
 class Config(BaseModel):
     """Options of one component: unknown keys are refused, values are checked strictly, instances are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # Infinity is refused in options of ours; a user's own component may have it, and dumping must keep it.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Options given as keyword arguments in somebody's own program.
+
+        Raises:
+            ValueError: one line that names the first option that is wrong, what was got and what was expected.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            known = suggestion(where, cls.model_fields) if first["type"] == "extra_forbidden" else ""
+            raise ValueError(f"{where}: got {first['input']!r}; {first['msg']}{known}") from None
 
 
 class Custom(BaseModel):
@@ -114,19 +136,22 @@ class Registry(Generic[Component]):
         )
 
     def field(self) -> Any:
-        """The annotation of a schema field that holds one of the registered configs (or a `Custom` one)."""
+        """The annotation of a schema field that holds one of the registered configs (or a `Custom` one).
+
+        The registry itself is among the annotation's metadata, where the loader looks for names and options.
+        """
         key = self.key
 
         def tag(value: Any) -> Any:
             name = value.get(key) if isinstance(value, dict) else getattr(value, key, None)
-            return "custom" if isinstance(name, str) and ":" in name else name
+            return CUSTOM_TAG if isinstance(name, str) and ":" in name else name
 
         choices: list[Any] = [Annotated[config, Tag(name)] for name, config in self._configs.items()]
         custom = create_model("Custom", __base__=Custom, **{key: (str, ...)})  # type: ignore[call-overload]
-        union: Any = Annotated[custom, Tag("custom")]
+        union: Any = Annotated[custom, Tag(CUSTOM_TAG)]
         for choice in choices:
             union = union | choice
-        return Annotated[union, Discriminator(tag)]
+        return Annotated[union, Discriminator(tag), self]
 
 
 __all__ = ["Annotated", "Config", "Custom", "Field", "Literal", "Registry", "import_object", "suggestion"]

@@ -44,9 +44,7 @@ class Flat:
         ):
             if len(kinds) > 1:
                 found = ", ".join(f"{kind} ({name})" for kind, name in kinds.items())
-                raise ValueError(
-                    f"got parameters of more than one {what}: {found}; expected one, convert the model first"
-                )
+                raise ValueError(f"got parameters of more than one {what}: {found}; expected one, convert them first")
         first = next(iter(tensors.values()))[0]
         align = _ALIGNMENT // first.element_size()
         starts, end = [], 0
@@ -72,7 +70,7 @@ class Flat:
         Costs well under a microsecond: the first and the last tensor are looked at, and one more in turn.
 
         Raises:
-            ValueError: something such as `.to()`, `load_state_dict(assign=True)` or a reassigned buffer broke the aliasing.
+            ValueError: `.to()`, `load_state_dict(assign=True)` or a reassigned buffer broke the aliasing.
         """
         count = len(self._views)
         self._turn = (self._turn + 1) % count
@@ -97,7 +95,7 @@ def _floating(model: nn.Module) -> Iterator[tuple[str, tuple[Tensor, list[_Home]
     """Each distinct floating tensor once, with every place in the module tree that refers to it."""
     found: dict[int, tuple[str, Tensor, list[_Home]]] = {}
     for prefix, module in model.named_modules():
-        stores: tuple[dict[str, Tensor | None], ...] = (module._parameters, module._buffers)  # type: ignore[assignment]
+        stores: tuple[dict[str, Tensor | None], ...] = (module._parameters, module._buffers)
         for store in stores:
             for key, tensor in store.items():
                 if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:

@@ -10,10 +10,11 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from gossip.directory import JobDirectory
 
@@ -72,16 +73,16 @@ class Job:
         if dist.is_initialized():
             return
         own_gpu = device.type == "cuda" and self.workers <= torch.cuda.device_count()
-        where = {"init_method": "env://"}
+        where = "env://"
         if self.supervised:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: its name need not resolve
-            where = {"init_method": f"file://{self.directory.path / 'rendezvous'}"}
+            where = f"file://{self.directory.path / 'rendezvous'}"
         dist.init_process_group(
             "nccl" if own_gpu else "gloo",
+            init_method=where,
             rank=self.rank,
             world_size=self.workers,
             timeout=timedelta(seconds=timeout_s),
-            **where,
         )
 
 
@@ -101,8 +102,8 @@ def _agree(rank: int, workers: int) -> JobDirectory:
             f"got WORLD_SIZE={workers} without MASTER_ADDR and MASTER_PORT, expected the environment that torchrun"
             " sets; start the program with torchrun --nproc-per-node=N"
         )
-    store = cast("dist.Store", next(iter(dist.rendezvous("env://", rank, workers)))[0])
-    store = dist.PrefixStore(f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_built}", store)
+    shared, _, _ = next(iter(rendezvous("env://", rank, workers)))
+    store = PrefixStore(f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_built}", shared)
     _built += 1
     if rank == 0:
         directory = JobDirectory.create(workers, workers)

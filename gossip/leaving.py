@@ -7,8 +7,8 @@ whoever calls them decides how long to go on.
 from __future__ import annotations
 
 from gossip import layout
-from gossip.ledger import audit, extinct
 from gossip.layout import State
+from gossip.ledger import audit, extinct
 from gossip.outbox import Merge, Outbox, Peer, Write
 
 

@@ -36,7 +36,7 @@ def balance(words: Mapping[Member, Words], alive: set[Member], seats: int, found
         words: control words of every member that ever was.
         alive: members that can still act.
         seats: seats of the job.
-        founders: M, the number of members the mass was first shared out to; a founder that never appeared counts as lost.
+        founders: M, the number of members the mass was first shared out to; one that never appeared counts as lost.
     """
     held: dict[tuple[int, int], int] = {}
     in_flight = lost = taken = 0

@@ -121,6 +121,7 @@ class Exchange(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+        assert not state, f"{type(self).__name__} keeps no state, but a checkpoint has {sorted(state)}"
 
     def publish(self) -> None:
         """Show a snapshot of the weights to whoever evaluates; never waits."""

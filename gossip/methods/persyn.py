@@ -31,9 +31,7 @@ class PerSynConfig(Config):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.tau is None) == (self.rho is None):
-            raise ValueError(
-                f"got tau={self.tau} and rho={self.rho}, expected exactly one of them, for example tau: 10"
-            )
+            raise ValueError(f"got tau={self.tau} and rho={self.rho}, expected exactly one of them, such as tau: 10")
         return self
 
     def synchronises(self, step: int) -> bool:

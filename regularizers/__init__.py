@@ -1,0 +1,6 @@
+"""Regularizers that act on activations, as losses of a model's forward pass."""
+
+from regularizers.base import REGULARIZERS, Regularizer
+from regularizers.mean_square import MeanSquare
+
+__all__ = ["REGULARIZERS", "MeanSquare", "Regularizer"]

@@ -1,0 +1,40 @@
+"""The plain penalty mean(y^2) on pre-activations: the control to run beside every regularizer (spec section 7).
+
+Imports regularizers.base and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from regularizers.base import REGULARIZERS, Regularizer, RegularizerConfig
+
+
+class MeanSquareConfig(RegularizerConfig):
+    """Options of `mean_square`."""
+
+    name: Literal["mean_square"] = "mean_square"
+
+
+def mean_square_loss(activations: Iterable[Tensor]) -> Tensor:
+    """sum over layers of mean(y^2).
+
+    Args:
+        activations: pre-activations, each of any shape.
+    """
+    return torch.stack([layer.square().mean() for layer in activations]).sum()
+
+
+@REGULARIZERS.register(MeanSquareConfig)
+class MeanSquare(Regularizer):
+    """Shrinks pre-activations, without two modes or moving averages."""
+
+    Options = MeanSquareConfig
+
+    def loss(self, activations: dict[str, Tensor], targets: Tensor) -> Tensor:
+        """The sum over layers of the mean square."""
+        return mean_square_loss(activations.values())

@@ -1,0 +1,104 @@
+"""The schema of a whole run, as YAML spells it. Imports the registries of every component.
+
+Sections: name, seed, data, model, optimizer, exchange, regularizers, train, run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from configs.base import Config
+from gossip import METHODS
+from regularizers import REGULARIZERS
+from trainers.data import DATA
+from trainers.models import MODELS
+from trainers.optimizers import OPTIMIZERS
+
+
+class Train(Config):
+    """How long and how to train.
+
+    Attributes:
+        steps: local steps of each worker; or
+        epochs: passes of each worker over what it draws from.
+        stop: `each`: every worker makes its own number of steps; `total`: until the job has made workers x steps
+            altogether, so that fast workers carry slow ones.
+        precision: of the forward and backward pass; weights stay float32.
+        compile: compile the model with torch.compile.
+        grad_accum_steps: batches whose gradients are averaged into one step.
+        sampling: `independent`: every worker draws from the whole set; `sharded`: each from its own part, anew each epoch.
+        threads: compute threads of a worker on the CPU.
+        clip: largest norm of the gradient, or none.
+    """
+
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    stop: Literal["each", "total"] = "each"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    grad_accum_steps: int = Field(default=1, ge=1)
+    sampling: Literal["independent", "sharded"] = "independent"
+    threads: int = Field(default=1, ge=1)
+    clip: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"got steps={self.steps} and epochs={self.epochs}, expected exactly one, such as steps: 1000"
+            )
+        return self
+
+
+class RunOptions(Config):
+    """Where a run writes and how often it looks at itself.
+
+    Attributes:
+        dir: the run directory; runs/NAME by default.
+        workers: how many to start, unless the command line says so.
+        max_workers: seats: how many can be alive at once.
+        restarts: how often a worker that died is started again.
+        log_every: steps between lines of metrics.
+        checkpoint_every: steps between checkpoints of a worker; 0 for the end only.
+        eval_every: steps between evaluations of the consensus model; 0 for the end only.
+        tensorboard: whether to write the tensorboard view of the metrics.
+    """
+
+    dir: str | None = None
+    workers: int = Field(default=1, ge=1)
+    max_workers: int = Field(default=64, ge=1, le=1024)
+    restarts: int = Field(default=3, ge=0)
+    log_every: int = Field(default=50, ge=1)
+    checkpoint_every: int = Field(default=0, ge=0)
+    eval_every: int = Field(default=0, ge=0)
+    tensorboard: bool = True
+
+
+class Run(Config):
+    """Everything about one run."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    data: DATA.field()  # type: ignore[valid-type]
+    model: MODELS.field()  # type: ignore[valid-type]
+    optimizer: OPTIMIZERS.field()  # type: ignore[valid-type]
+    exchange: METHODS.field()  # type: ignore[valid-type]
+    regularizers: list[REGULARIZERS.field()] = []  # type: ignore[valid-type]
+    train: Train
+    run: RunOptions = RunOptions()
+
+    @model_validator(mode="after")
+    def _seats(self) -> Self:
+        if self.run.workers > self.run.max_workers:
+            raise ValueError(
+                f"got {self.run.workers} workers, expected at most run.max_workers = {self.run.max_workers}; raise it"
+            )
+        return self
+
+
+def options(config: Any, key: str = "name") -> dict[str, Any]:
+    """A component's options as keyword arguments, without the key that names it."""
+    return {name: value for name, value in dict(config).items() if name != key}
