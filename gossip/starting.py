@@ -20,15 +20,18 @@ from gossip.transports.shared_memory import SharedMemory
 _log = logging.getLogger("gosgd")
 
 
-def agree_on_weights(transport: SharedMemory, vector: Tensor, interrupted: Callable[[], bool]) -> None:
+def agree_on_weights(transport: SharedMemory, vector: Tensor, keep: bool, interrupted: Callable[[], bool]) -> None:
     """Give all founders the same initial weights: those of the lowest seat that is there to offer them.
 
     Args:
         vector: [D]; replaced unless this worker's weights are the ones agreed on.
+        keep: whether to keep one's own weights (of a run that is resumed) and at most offer them.
         interrupted: asked while waiting.
     """
     initial = transport.directory.path / "initial"
     while not initial.exists() and not interrupted():
+        if keep and not _lowest_founder(transport):
+            return
         if _lowest_founder(transport):
             draft = transport.file(transport.me, "initial")
             transport.tensor(draft, transport.dimension, create=True).copy_(vector)
@@ -40,7 +43,7 @@ def agree_on_weights(transport: SharedMemory, vector: Tensor, interrupted: Calla
                 draft.unlink()
         else:
             time.sleep(0.001)
-    if initial.exists():
+    if initial.exists() and not keep:
         vector.copy_(transport.tensor(initial, transport.dimension))
 
 

@@ -29,7 +29,7 @@ class Train(Config):
         precision: of the forward and backward pass; weights stay float32.
         compile: compile the model with torch.compile.
         grad_accum_steps: batches whose gradients are averaged into one step.
-        sampling: `independent`: every worker draws from the whole set; `sharded`: each from its own part, anew each epoch.
+        sampling: `independent`: every worker draws from the whole set; `sharded`: each epoch split among them.
         threads: compute threads of a worker on the CPU.
         clip: largest norm of the gradient, or none.
     """
@@ -86,7 +86,7 @@ class Run(Config):
     model: MODELS.field()  # type: ignore[valid-type]
     optimizer: OPTIMIZERS.field()  # type: ignore[valid-type]
     exchange: METHODS.field()  # type: ignore[valid-type]
-    regularizers: list[REGULARIZERS.field()] = []  # type: ignore[valid-type]
+    regularizers: list[REGULARIZERS.field()] = Field(default_factory=list)  # type: ignore[valid-type]
     train: Train
     run: RunOptions = RunOptions()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -82,11 +83,12 @@ class Exchange(ABC):
         """The module to call in the loop: DDP for `fully_sync`, the model itself for every other method."""
         return model
 
-    def start(self, steps: int = 0) -> bool:
+    def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Take part in the job; called by the first `step()` unless the loop does so itself.
 
         Args:
             steps: local steps the weights have behind them already (after a resume).
+            interrupted: asked while waiting for others; the wait ends when it says True.
 
         Returns:
             Whether the weights were received from a peer, who also told the step count.
@@ -185,11 +187,12 @@ class Collective(Exchange):
 
     collective = True
 
-    def start(self, steps: int = 0) -> bool:
-        """Join the process group and take the weights of rank 0, as DDP does."""
+    def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
+        """Join the process group and, at step 0, take the weights of rank 0, as DDP does."""
         self.job.process_group(self.flat.vector.device)
-        dist.broadcast(self.flat.vector, src=0)
-        return super().start(steps)
+        if steps == 0:
+            dist.broadcast(self.flat.vector, src=0)
+        return super().start(steps, interrupted)
 
     def average(self) -> None:
         """W <- (1/M) 1 1^T W in one operation on the flat vector."""

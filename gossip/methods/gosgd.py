@@ -86,7 +86,7 @@ class GoSGD(Exchange):
         self._words[layout.STEP] = steps
         if self.genesis and not self.transport.claimant("started"):
             self.transport.appear()
-            agree_on_weights(self.transport, self.flat.vector, interrupted)
+            agree_on_weights(self.transport, self.flat.vector, steps > 0, interrupted)
             self._words[layout.STATE] = State.ACTIVE
             wait_for_founders(self.transport, self.options.start_timeout_s, interrupted)
             self.transport.claim("started")

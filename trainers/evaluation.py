@@ -1,0 +1,70 @@
+"""Loss and accuracy of a model, and of the consensus of several. Imports gossip and trainers.data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gossip.flat import Flat
+from trainers.data.sources import Batch
+
+
+class Score(NamedTuple):
+    """Mean cross-entropy and accuracy in [0, 1] over a set."""
+
+    loss: float
+    accuracy: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[Batch]) -> Score:
+    """Score a model in evaluation mode; its mode is restored.
+
+    Args:
+        batches: (x [B, ...], y [B]) pairs.
+
+    Raises:
+        ValueError: there is nothing to evaluate on.
+    """
+    training = model.training
+    model.eval()
+    loss = correct = count = 0.0
+    try:
+        for inputs, targets in batches:
+            logits = model(inputs)
+            loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
+            correct += int((logits.argmax(1) == targets).sum())
+            count += len(targets)
+    finally:
+        model.train(training)
+    if not count:
+        raise ValueError("got an empty set to evaluate on, expected at least one sample")
+    return Score(loss / count, correct / count)
+
+
+class ConsensusModel:
+    """A model of its own for the consensus weights, so that evaluating does not touch the one that trains.
+
+    Args:
+        model: copied.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = copy.deepcopy(model)
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        self._flat = Flat(self.model)
+
+    def load(self, vector: Tensor) -> None:
+        """Give the model the weights `vector` [D]."""
+        self._flat.vector.copy_(vector)
+
+    def score(self, vector: Tensor, batches: Iterable[Batch]) -> Score:
+        """Score the model with weights `vector` [D]."""
+        self.load(vector)
+        return evaluate(self.model, batches)

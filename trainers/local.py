@@ -1,0 +1,138 @@
+"""One worker's local training: model, data, loss, optimizer; one call of `step` is one local step of SGD.
+
+Imports the component packages; knows nothing of other workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from configs.base import Custom
+from regularizers import REGULARIZERS, Regularizer
+from trainers import optimizers
+from trainers.data.base import Batches
+from trainers.schedules import LearningRate
+from trainers.schema import Run, options
+
+
+class LocalTrainer:
+    """The local part of a training step.
+
+    Args:
+        run: what to train and how.
+        model: as the exchange wrapped it.
+        bare: the model itself, whose parameters are optimised.
+        batches: endless.
+        device: of model and batches.
+    """
+
+    def __init__(
+        self, run: Run, model: nn.Module, bare: nn.Module, batches: Batches, device: torch.device
+    ) -> None:
+        self.run = run
+        self.bare = bare
+        self.batches = batches
+        self.regularizers = [_regularizer(bare, config) for config in run.regularizers]
+        learned = [parameter for regularizer in self.regularizers for parameter in regularizer.parameters()]
+        self.parameters = [*bare.parameters(), *learned]
+        self.optimizer = optimizers.build(run.optimizer, self._named(), device)
+        self.model = torch.compile(model) if run.train.compile else model
+        self._device_type = device.type
+        self._accumulate = run.train.grad_accum_steps
+        self._seen = 0
+        self._loss = torch.zeros((), device=device)
+        self._correct = torch.zeros((), dtype=torch.long, device=device)
+        self.steps = steps_of(run, batches)
+        self.learning_rate = LearningRate(self.optimizer, getattr(run.optimizer, "schedule", None), self.steps)
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.bare.named_parameters()
+        for index, regularizer in enumerate(self.regularizers):
+            yield from regularizer.named_parameters(prefix=f"regularizers.{index}")
+
+    def step(self, step: int) -> None:
+        """One update of the weights: forward, backward, optimizer.
+
+        Args:
+            step: local steps behind the weights; sets the learning rate.
+        """
+        self.learning_rate.set(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        for turn in range(self._accumulate):
+            inputs, targets = next(self.batches)
+            last = turn == self._accumulate - 1
+            with self._apart() if not last else contextlib.nullcontext():
+                self._accumulate_gradient(inputs, targets)
+        if self.run.train.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.run.train.clip)
+        self.optimizer.step()
+
+    def _apart(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients of all but the last accumulated batch need not meet."""
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()  # type: ignore[no-any-return]
+        return contextlib.nullcontext()
+
+    def _accumulate_gradient(self, inputs: Tensor, targets: Tensor) -> None:
+        if self.run.train.precision == "bf16":
+            with torch.autocast(self._device_type, torch.bfloat16):
+                logits = self.model(inputs)
+                loss = functional.cross_entropy(logits, targets)
+        else:
+            logits = self.model(inputs)
+            loss = functional.cross_entropy(logits, targets)
+        total = loss
+        for regularizer in self.regularizers:
+            total = total + regularizer(targets)
+        (total / self._accumulate if self._accumulate > 1 else total).backward()
+        with torch.no_grad():
+            self._loss += loss.detach() * len(targets)
+            self._correct += (logits.argmax(1) == targets).sum()
+        self._seen += len(targets)
+
+    def figures(self) -> dict[str, float | int]:
+        """Mean loss and accuracy on the training batches since the last call, and how many samples those were."""
+        seen = max(1, self._seen)
+        figures = {"loss": float(self._loss) / seen, "accuracy": int(self._correct) / seen, "samples": self._seen}
+        self._loss.zero_()
+        self._correct.zero_()
+        self._seen = 0
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer, regularizers, data position and torch's generator."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "regularizers": [regularizer.state_dict() for regularizer in self.regularizers],
+            "batches": dict(self.batches.state_dict()),
+            "generator": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        for regularizer, saved in zip(self.regularizers, state["regularizers"], strict=True):
+            regularizer.load_state_dict(saved)
+        self.batches.load_state_dict(state["batches"])
+        torch.set_rng_state(state["generator"])
+
+
+def steps_of(run: Run, batches: Batches) -> int:
+    """Local steps of one worker, from `train.steps` or `train.epochs`."""
+    if run.train.steps is not None:
+        return run.train.steps
+    assert run.train.epochs is not None
+    return max(1, round(run.train.epochs * batches.steps_per_epoch / run.train.grad_accum_steps))
+
+
+def _regularizer(model: nn.Module, config: Any) -> Regularizer:
+    kind = REGULARIZERS.get(config.name)
+    given = config.options("name") if isinstance(config, Custom) else options(config)
+    return kind(model, **given)

@@ -1,0 +1,90 @@
+"""Where a run keeps what it writes. Imports configs.
+
+    config.yaml  config.resolved.yaml  env.json      what was asked for, and on what it ran
+    metrics.jsonl                                    evaluations of the consensus model, one JSON object a line
+    workers/K/metrics.jsonl                          what worker K measured, one JSON object a line
+    tb/                                              a tensorboard view of both
+    checkpoints/worker-K/                            per worker: divergent workers are not replicas
+    logs/                                            what the workers printed, one folder an attempt
+    final/model.safetensors  final/summary.json      the consensus model
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.load import Loaded, dump
+
+
+class RunDirectory:
+    """Paths of one run.
+
+    Args:
+        path: of the directory.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.resolved = self.path / "config.resolved.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tb"
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.final = self.path / "final"
+        self.summary = self.final / "summary.json"
+
+    def check(self, resume: bool) -> None:
+        """Refuse to write over another run.
+
+        Raises:
+            ValueError: the directory holds something and `resume` is not wanted, or it cannot be a directory.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"run.dir: got {self.path}, which is a file; expected a directory")
+        if not resume and self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(
+                f"run.dir: got {self.path}, which is not empty; expected a new directory (run.dir=...) or --resume auto"
+            )
+
+    def prepare(self, loaded: Loaded[Any], workers: int) -> None:
+        """Make the directory and write down what was asked for and the environment."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "config.yaml").write_text(loaded.text)
+        self.resolved.write_text(dump(loaded.config))
+        (self.path / "env.json").write_text(json.dumps(environment() | {"workers": workers}, indent=2) + "\n")
+
+    def worker(self, rank: int) -> Path:
+        """Folder of worker `rank`'s own metrics, made if need be."""
+        path = self.path / "workers" / str(rank)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for a run that is to be reproduced."""
+    packages = {}
+    for package in ("gosgd", "torch", "numpy", "pydantic", "safetensors"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = "not installed"
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": devices,
+        "packages": packages,
+    }

@@ -1,0 +1,224 @@
+"""One worker of a run, from its start to its end. Imports every package below launch.
+
+A batch's way: data, model, loss and regularizers, backward, optimizer step, `exchange.step()`, metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+import gossip
+from gossip.consensus import consensus_error
+from gossip.job import Job
+from gossip.ledger import audit
+from gossip.mass import TOTAL
+from trainers import data as datasets
+from trainers import models
+from trainers.checkpoints import Checkpoints
+from trainers.evaluation import ConsensusModel, Score
+from trainers.files import write_atomically
+from trainers.local import LocalTrainer
+from trainers.metrics import Metrics
+from trainers.run_directory import RunDirectory
+from trainers.schema import Run, options
+
+_log = logging.getLogger("gosgd")
+INTERRUPTED_S = 1.5
+"""How long an interrupted worker tries to hand over its mass before it leaves all the same."""
+
+
+class Worker:
+    """Trains, exchanges, measures, saves.
+
+    Args:
+        run: what was asked for.
+        directory: of the run.
+        job: this worker's place.
+        resume: whether to go on from the newest checkpoint.
+    """
+
+    def __init__(self, run: Run, directory: RunDirectory, job: Job, resume: bool) -> None:
+        self.run, self.directory, self.job = run, directory, job
+        device = job.device()
+        if device.type == "cpu":
+            torch.set_num_threads(run.train.threads)
+        else:
+            torch.cuda.set_device(device)
+        torch.manual_seed(run.seed)  # the same initial weights on every worker
+        self.data = datasets.build(run.data, device=device)
+        model = models.build(run.model, self.data.shape, self.data.classes).to(device)
+        self.exchange = gossip.build(
+            run.exchange.method, model, job=job, seed=run.seed, **options(run.exchange, "method")
+        )
+        seat, generation = self.exchange.me
+        self._consensus = ConsensusModel(model)
+        torch.manual_seed(hash((run.seed, seat, generation)) & 0x7FFFFFFF)  # from here on every worker its own
+        batches = self.data.batches(
+            rank=seat, world_size=job.workers, seed=run.seed, incarnation=generation, sampling=run.train.sampling
+        )
+        self.local = LocalTrainer(run, self.exchange.wrap(model), model, batches, device)
+        self.checkpoints = Checkpoints(directory.checkpoints, seat)
+        view = directory.tensorboard if run.run.tensorboard else None
+        self._metrics = Metrics(directory.worker(seat) / "metrics.jsonl", view and view / f"worker-{seat}")
+        self._evaluations = Metrics(directory.metrics, view and view / "consensus")
+        self._interrupted = False
+        self._resume = resume or generation > 0
+        self._logged = (0.0, 0)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: finish the step under way, save, leave."""
+        self._interrupted = True
+
+    def work(self) -> None:
+        """Train to the end, or to the first signal; then leave the job and, if last, write the consensus model."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(number, self.interrupt)
+        exchange = self.exchange
+        exchange.start(self._restore(), lambda: self._interrupted)
+        began = time.time()
+        self._logged = (began, exchange.steps)
+        try:
+            while not self._interrupted and not self._finished():
+                self.local.step(exchange.steps)
+                exchange.step()
+                self._look(exchange.steps)
+        except RuntimeError:
+            # A collective operation fails in the workers that are still in it when the first one stops.
+            if not (exchange.collective and self._interrupted):
+                raise
+        self._log_line(exchange.steps)
+        self._save(exchange.steps)
+        self._end(began)
+        self.data.close()
+        self._metrics.close()
+        self._evaluations.close()
+
+    def _restore(self) -> int:
+        state = self.checkpoints.newest() if self._resume else None
+        if state is None:
+            return 0
+        if state["fingerprint"] != self.exchange.flat.fingerprint:
+            raise ValueError(f"{self.directory.checkpoints}: got checkpoints of another model, expected this run's")
+        self.exchange.flat.vector.copy_(state["vector"])
+        if state["worker"] == self.exchange.me.seat:
+            self.local.load_state_dict(state["local"])
+            self.exchange.load_state_dict(state["exchange"])
+        return int(state["step"])
+
+    def _finished(self) -> bool:
+        if self.run.train.stop == "total":
+            return self.exchange.total_done() >= self.local.steps * self.job.workers
+        return self.exchange.steps >= self.local.steps
+
+    def _look(self, step: int) -> None:
+        """What is due after this step; every worker at its own multiples, none waits for another."""
+        options = self.run.run
+        if step % options.log_every == 0:
+            self._log_line(step)
+        if options.eval_every and step % options.eval_every == 0:
+            self.exchange.publish()
+            if self.exchange.lowest():
+                self._evaluate(step)
+        if options.checkpoint_every and step % options.checkpoint_every == 0:
+            self._save(step)
+
+    def _log_line(self, step: int) -> None:
+        now = time.time()
+        then, _ = self._logged
+        figures: dict[str, Any] = self.local.figures()
+        if not figures["samples"]:
+            return
+        samples = figures.pop("samples")
+        figures["samples_per_second"] = samples / max(now - then, 1e-9)
+        figures["learning_rate"] = self.local.optimizer.param_groups[0]["lr"]
+        figures["exchange"] = self.exchange.stats()
+        self._metrics.write(step, figures)
+        self._logged = (now, step)
+
+    def _evaluate(self, step: int) -> None:
+        published = self.exchange.published()
+        if not published:
+            return
+        score = self._consensus.score(gossip.consensus_of(published), self.data.test_batches())
+        figures: dict[str, Any] = {
+            "test_loss": score.loss,
+            "test_accuracy": score.accuracy,
+            "consensus_error": consensus_error(torch.stack([one.vector for one in published])),
+            "workers": len(published),
+            "oldest_step": min(one.step for one in published),
+            "newest_step": max(one.step for one in published),
+        }
+        if self.exchange.mass:
+            figures["ledger"] = self._ledger()
+        self._evaluations.write(step, figures)
+
+    def _ledger(self) -> dict[str, Any]:
+        try:
+            ledger = audit(self.exchange.transport, self.job.directory.founders)
+        except TimeoutError:
+            return {}
+        return {
+            "held": sum(ledger.held.values()) / TOTAL,
+            "in_flight": ledger.in_flight / TOTAL,
+            "lost": ledger.lost / TOTAL,
+            "total": ledger.total / TOTAL,
+            "balanced": ledger.balanced,
+        }
+
+    def _save(self, step: int) -> None:
+        flat = self.exchange.flat
+        state = {
+            "step": step,
+            "worker": self.exchange.me.seat,
+            "fingerprint": flat.fingerprint,
+            "vector": flat.vector,
+            "local": self.local.state_dict(),
+            "exchange": self.exchange.state_dict(),
+        }
+        self.checkpoints.save(step, state)
+
+    def _end(self, began: float) -> None:
+        exchange = self.exchange
+        if self._interrupted and exchange.collective:
+            return  # the others may be in another step: nothing can be averaged, the checkpoints hold everything
+        exchange.publish()
+        apart = consensus_error(torch.stack([one.vector for one in exchange.published()]))
+        ledger = self._ledger() if exchange.mass else None
+        done, elapsed = exchange.total_done(), time.time() - began
+        if not exchange.close(INTERRUPTED_S if self._interrupted else 60.0):
+            return
+        score: Score | None = None
+        if not self._interrupted:
+            score = self._consensus.score(exchange.flat.vector, self.data.test_batches())
+        batch = self.local.batches.batch_size * self.run.train.grad_accum_steps
+        write_atomically(self.directory.final / "model.safetensors", self._write_model)
+        summary = {
+            "name": self.run.name,
+            "method": self.run.exchange.method,
+            "workers": self.job.workers,
+            "steps": exchange.steps,
+            "steps_total": done,
+            "accuracy": score.accuracy if score else None,
+            "loss": score.loss if score else None,
+            "samples_per_second": done * batch / max(elapsed, 1e-9),
+            "seconds": elapsed,
+            "mass_total": ledger["total"] if ledger else None,
+            "mass_lost": ledger["lost"] if ledger else None,
+            "consensus_error": apart,
+            "interrupted": self._interrupted,
+        }
+        text = json.dumps(summary, indent=2) + "\n"
+        write_atomically(self.directory.summary, lambda path: path.write_text(text) and None)
+
+    def _write_model(self, path: Any) -> None:
+        """The consensus model under its ordinary parameter names, integer buffers included."""
+        self._consensus.load(self.exchange.flat.vector)
+        save_file({name: t.contiguous().clone() for name, t in self._consensus.model.state_dict().items()}, str(path))
