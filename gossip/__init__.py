@@ -14,12 +14,23 @@ from typing import Any
 
 from torch import nn
 
-from gossip.job import Job
-from gossip.publication import consensus as consensus_of
 from gossip.consensus import consensus_error
+from gossip.job import Job
 from gossip.methods import METHODS, Exchange, FullySync, GoSGD, NoExchange, PerSyn
+from gossip.publication import consensus_of
 
-__all__ = ["METHODS", "Exchange", "FullySync", "GoSGD", "Job", "NoExchange", "PerSyn", "build", "consensus_error", "consensus_of"]
+__all__ = [
+    "METHODS",
+    "Exchange",
+    "FullySync",
+    "GoSGD",
+    "Job",
+    "NoExchange",
+    "PerSyn",
+    "build",
+    "consensus_error",
+    "consensus_of",
+]
 
 
 def build(method: str, model: nn.Module, *, job: Job | None = None, seed: int = 0, **options: Any) -> Exchange:

@@ -66,12 +66,10 @@ class Job:
         return torch.device("cpu")
 
     def process_group(self, device: torch.device, timeout_s: float = 300.0) -> None:
-        """Join torch.distributed's default group unless the program already did: NCCL on GPUs, gloo on CPUs.
+        """Join torch.distributed's default group: NCCL on GPUs, gloo on CPUs.
 
         NCCL refuses two ranks on one GPU, so workers that share one use gloo.
         """
-        if dist.is_initialized():
-            return
         own_gpu = device.type == "cuda" and self.workers <= torch.cuda.device_count()
         where = "env://"
         if self.supervised:

@@ -58,7 +58,10 @@ def inherit(outbox: Outbox, founders: int) -> int:
     transport = outbox.transport
     if outbox.mass or any(peer.member < transport.me for peer in outbox.peers):
         return 0
-    if not extinct(audit(transport, founders)):
+    try:
+        if not extinct(audit(transport, founders)):
+            return 0
+    except TimeoutError:  # mass is moving, so somebody holds it
         return 0
     attempt = 0
     while not transport.claim(f"extinction-{attempt}"):

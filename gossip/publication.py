@@ -76,7 +76,7 @@ class Publisher:
         return transport.tensor(path, 2 * transport.dimension, create).view(2, transport.dimension)
 
 
-def consensus(published: Sequence[Published]) -> Tensor:
+def consensus_of(published: Sequence[Published]) -> Tensor:
     """w~ = sum lambda_m w_m / sum lambda_m over snapshots (spec section 1); the plain mean where nobody has mass.
 
     Args:

@@ -31,7 +31,9 @@ class RegularizerConfig(Config):
 def preactivation_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The model's linear and convolution layers in order, without the last linear one, whose outputs are the logits."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    layers: list[tuple[str, nn.Module]] = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+    layers: list[tuple[str, nn.Module]] = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, kinds)
+    ]
     if layers and isinstance(layers[-1][1], nn.Linear):
         layers.pop()
     return layers

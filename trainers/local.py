@@ -6,6 +6,7 @@ Imports the component packages; knows nothing of other workers.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ from trainers.data.base import Batches
 from trainers.schedules import LearningRate
 from trainers.schema import Run, options
 
+_log = logging.getLogger("gosgd")
+
 
 class LocalTrainer:
     """The local part of a training step.
@@ -33,9 +36,7 @@ class LocalTrainer:
         device: of model and batches.
     """
 
-    def __init__(
-        self, run: Run, model: nn.Module, bare: nn.Module, batches: Batches, device: torch.device
-    ) -> None:
+    def __init__(self, run: Run, model: nn.Module, bare: nn.Module, batches: Batches, device: torch.device) -> None:
         self.run = run
         self.bare = bare
         self.batches = batches
@@ -77,7 +78,7 @@ class LocalTrainer:
     def _apart(self) -> contextlib.AbstractContextManager[None]:
         """Gradients of all but the last accumulated batch need not meet."""
         if isinstance(self.model, DistributedDataParallel):
-            return self.model.no_sync()  # type: ignore[no-any-return]
+            return self.model.no_sync()
         return contextlib.nullcontext()
 
     def _accumulate_gradient(self, inputs: Tensor, targets: Tensor) -> None:
@@ -91,7 +92,8 @@ class LocalTrainer:
         total = loss
         for regularizer in self.regularizers:
             total = total + regularizer(targets)
-        (total / self._accumulate if self._accumulate > 1 else total).backward()
+        total = total / self._accumulate if self._accumulate > 1 else total
+        torch.autograd.backward(total)
         with torch.no_grad():
             self._loss += loss.detach() * len(targets)
             self._correct += (logits.argmax(1) == targets).sum()
@@ -120,7 +122,10 @@ class LocalTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for regularizer, saved in zip(self.regularizers, state["regularizers"], strict=True):
             regularizer.load_state_dict(saved)
-        self.batches.load_state_dict(state["batches"])
+        if state["batches"]["steps_per_epoch"] == self.batches.state_dict()["steps_per_epoch"]:
+            self.batches.load_state_dict(state["batches"])
+        else:
+            _log.info("the data is shared out among another number of workers now: its order starts anew")
         torch.set_rng_state(state["generator"])
 
 

@@ -91,7 +91,12 @@ class Run(Config):
     run: RunOptions = RunOptions()
 
     @model_validator(mode="after")
-    def _seats(self) -> Self:
+    def _whole(self) -> Self:
+        if self.train.stop == "total" and METHODS.get(self.exchange.method).collective:
+            raise ValueError(
+                f"got train.stop total with exchange.method {self.exchange.method}, expected each: its workers step"
+                " together"
+            )
         if self.run.workers > self.run.max_workers:
             raise ValueError(
                 f"got {self.run.workers} workers, expected at most run.max_workers = {self.run.max_workers}; raise it"

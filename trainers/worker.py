@@ -20,6 +20,7 @@ from gossip.consensus import consensus_error
 from gossip.job import Job
 from gossip.ledger import audit
 from gossip.mass import TOTAL
+from gossip.methods.base import Collective
 from trainers import data as datasets
 from trainers import models
 from trainers.checkpoints import Checkpoints
@@ -70,7 +71,8 @@ class Worker:
         self._metrics = Metrics(directory.worker(seat) / "metrics.jsonl", view and view / f"worker-{seat}")
         self._evaluations = Metrics(directory.metrics, view and view / "consensus")
         self._interrupted = False
-        self._resume = resume or generation > 0
+        # A restarted gossip worker is given weights by its peers; its optimizer state starts empty.
+        self._resume = resume if generation == 0 else not self.exchange.rejoins
         self._logged = (0.0, 0)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -187,8 +189,9 @@ class Worker:
 
     def _end(self, began: float) -> None:
         exchange = self.exchange
-        if self._interrupted and exchange.collective:
-            return  # the others may be in another step: nothing can be averaged, the checkpoints hold everything
+        if self._interrupted and isinstance(exchange, Collective):
+            exchange.abandon()  # the others may be in another step: nothing can be averaged, all is in the checkpoints
+            return
         exchange.publish()
         apart = consensus_error(torch.stack([one.vector for one in exchange.published()]))
         ledger = self._ledger() if exchange.mass else None
@@ -216,7 +219,7 @@ class Worker:
             "interrupted": self._interrupted,
         }
         text = json.dumps(summary, indent=2) + "\n"
-        write_atomically(self.directory.summary, lambda path: path.write_text(text) and None)
+        write_atomically(self.directory.summary, lambda path: path.write_text(text))
 
     def _write_model(self, path: Any) -> None:
         """The consensus model under its ordinary parameter names, integer buffers included."""

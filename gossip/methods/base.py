@@ -45,7 +45,8 @@ class Exchange(ABC):
     Options: ClassVar[type[Config]]
     collective: ClassVar[bool] = False
     """Whether the workers meet in collective operations, so that none can go on alone."""
-    slots: ClassVar[int] = 0
+    rejoins: ClassVar[bool] = False
+    """Whether a restarted worker gets its weights from its peers rather than from a checkpoint."""
 
     def __init__(self, model: nn.Module, *, job: Job | None = None, seed: int = 0, **options: Any) -> None:
         self.options = self.Options.of(**options)
@@ -186,10 +187,17 @@ class Collective(Exchange):
     """Base of the methods in which all workers meet in torch.distributed operations."""
 
     collective = True
+    _owns_group = False
+
+    def meet(self) -> None:
+        """Join torch.distributed's default group; `close` leaves it again if the program was not in it before."""
+        if not dist.is_initialized():
+            self.job.process_group(self.flat.vector.device)
+            self._owns_group = True
 
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Join the process group and, at step 0, take the weights of rank 0, as DDP does."""
-        self.job.process_group(self.flat.vector.device)
+        self.meet()
         if steps == 0:
             dist.broadcast(self.flat.vector, src=0)
         return super().start(steps, interrupted)
@@ -204,7 +212,16 @@ class Collective(Exchange):
         self.average()
         if self.job.workers > 1:
             dist.barrier()
+        self.abandon()
         return self.job.rank == 0
+
+    def abandon(self) -> None:
+        """Leave the process group without meeting the others again.
+
+        Only NCCL asks for it; a gloo group that DDP still refers to aborts the process when it is destroyed.
+        """
+        if self._owns_group and dist.is_initialized() and dist.get_backend() == "nccl":
+            dist.destroy_process_group()
 
 
 def wait_until(ready: Any, timeout_s: float, pause_s: float = 0.001) -> bool:

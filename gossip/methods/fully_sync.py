@@ -28,7 +28,7 @@ class FullySync(Collective):
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model in DDP; alone, the model itself."""
-        self.job.process_group(self.flat.vector.device)
+        self.meet()
         if self.job.workers == 1:
             return model
         return DistributedDataParallel(model, gradient_as_bucket_view=True)

@@ -53,6 +53,7 @@ class GoSGD(Exchange):
 
     Options = GoSGDConfig
     options: GoSGDConfig
+    rejoins = True
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -97,17 +98,20 @@ class GoSGD(Exchange):
         return self._join(interrupted)
 
     def _join(self, interrupted: Callable[[], bool]) -> bool:
-        began = complained = time.monotonic()
+        began = complained = looked = time.monotonic()
         while self._words[layout.STATE] == State.JOINING and not interrupted():
             self._attend()
             if self.outbox.mass and not any(peer.state() != State.JOINING for peer in self.outbox.peers):
                 break  # everybody else waits to be fed, and this worker holds mass: it goes first
-            if not self.outbox.mass and (taken := inherit(self.outbox, self.job.directory.founders)):
-                self._take_over(taken)
-                break
-            if time.monotonic() - complained > 10:
-                complained = time.monotonic()
-                log.warning("worker %d: has waited %.0f s for a first message", self.me.seat, complained - began)
+            now = time.monotonic()
+            if now - looked > _INSPECTION_S:
+                looked = now
+                if taken := inherit(self.outbox, self.job.directory.founders):
+                    self._take_over(taken)
+                    break
+            if now - complained > 10:
+                complained = now
+                log.warning("worker %d: has waited %.0f s for a first message", self.me.seat, now - began)
             time.sleep(0.001)
         fed = self._words[layout.STATE] == State.ACTIVE
         self._words[layout.STATE] = State.ACTIVE

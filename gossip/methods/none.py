@@ -8,7 +8,7 @@ from configs.base import Config
 from gossip import layout
 from gossip.layout import State
 from gossip.methods.base import METHODS, Exchange
-from gossip.publication import consensus
+from gossip.publication import consensus_of
 
 
 class NoneConfig(Config):
@@ -38,5 +38,5 @@ class NoExchange(Exchange):
             return False
         if not self.transport.claim("last"):  # two may see each other gone
             return False
-        self.flat.vector.copy_(consensus(self.published()))
+        self.flat.vector.copy_(consensus_of(self.published()))
         return True
