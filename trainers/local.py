@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from configs.base import Custom
 from regularizers import REGULARIZERS, Regularizer
-from trainers import optimizers
+from trainers import optimizers, schedules
 from trainers.data.base import Batches
-from trainers.schedules import LearningRate
+from trainers.optimizers import OptimizerConfig
+from trainers.schedules import ConstantConfig, LearningRate
 from trainers.schema import Run, options
 
 _log = logging.getLogger("gosgd")
@@ -43,7 +43,10 @@ class LocalTrainer:
         self.regularizers = [_regularizer(bare, config) for config in run.regularizers]
         learned = [parameter for regularizer in self.regularizers for parameter in regularizer.parameters()]
         self.parameters = [*bare.parameters(), *learned]
-        self.optimizer = optimizers.build(run.optimizer, self._named(), device)
+        groups: list[dict[str, Any]] = [{"params": list(bare.parameters())}]
+        if learned:  # a regularizer's own parameters stay out of weight decay
+            groups.append({"params": learned, "weight_decay": 0.0})
+        self.optimizer = optimizers.build(run.optimizer, groups)
         self.model = torch.compile(model) if run.train.compile else model
         self._device_type = device.type
         self._accumulate = run.train.grad_accum_steps
@@ -51,12 +54,8 @@ class LocalTrainer:
         self._loss = torch.zeros((), device=device)
         self._correct = torch.zeros((), dtype=torch.long, device=device)
         self.steps = steps_of(run, batches)
-        self.learning_rate = LearningRate(self.optimizer, getattr(run.optimizer, "schedule", None), self.steps)
-
-    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self.bare.named_parameters()
-        for index, regularizer in enumerate(self.regularizers):
-            yield from regularizer.named_parameters(prefix=f"regularizers.{index}")
+        wanted = run.optimizer.schedule if isinstance(run.optimizer, OptimizerConfig) else ConstantConfig()
+        self.learning_rate = LearningRate(self.optimizer, schedules.build(wanted), self.steps)
 
     def step(self, step: int) -> None:
         """One update of the weights: forward, backward, optimizer.
