@@ -59,6 +59,11 @@ class Job:
             return cls(rank, workers, local_rank, JobDirectory.create(1, 1), supervised=False)
         return cls(rank, workers, local_rank, _agree(rank, workers), supervised=False)
 
+    def abort(self) -> None:
+        """Remove the directory of a job that fails and that no launcher looks after."""
+        if not self.supervised and self.rank == 0:
+            self.directory.remove()
+
     def device(self) -> torch.device:
         """The accelerator of this worker's local rank where there is one, else the CPU."""
         if torch.cuda.is_available():

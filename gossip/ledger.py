@@ -1,4 +1,4 @@
-"""The mass of a whole job read off its members' words. Imports gossip.layout, gossip.mass and the transport interface.
+"""The mass of a whole job read off its members' words. Imports gossip.layout, gossip.mass, gossip.fence.
 
 What a member holds is not stored anywhere: it is what it was founded with, plus what its receipts say it received,
 less what its announcements say it sent. Each of those changes by one store, so the books balance at every instant.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gossip import layout
+from gossip.fence import load as load_fence
 from gossip.layout import FLAG, MASK, Member, State, Words
 from gossip.mass import Ledger, share_out
 
@@ -36,12 +37,14 @@ def balance(words: Mapping[Member, Words], alive: set[Member], seats: int, found
         words: control words of every member that ever was.
         alive: members that can still act.
         seats: seats of the job.
-        founders: M, the number of members the mass was first shared out to; one that never appeared counts as lost.
+        founders: M, the number of members the mass was first shared out to; the shares of one that died before it
+            wrote them down count as lost.
     """
     held: dict[tuple[int, int], int] = {}
     in_flight = lost = taken = 0
     for seat, genesis in enumerate(share_out(founders)):
-        if Member(seat, 0) not in words:
+        founder = words.get(Member(seat, 0))
+        if founder is None or not founder[layout.GENESIS]:
             lost += genesis
     for member, own in words.items():
         amount = own[layout.GENESIS] + own[layout.TAKEN]
@@ -79,29 +82,32 @@ def _post(words: Mapping[Member, Words], member: Member, seat: int, seats: int) 
     if receiver not in words:
         return sent, shares, receiver
     receipt = words[receiver][layout.receipt(seats, member.seat) + layout.ACKNOWLEDGED] & ~FLAG
-    read = receipt == layout.pack(sequence, member.generation)
+    # A receipt for a successor's mail says so too: all mail of a seat's earlier members is read before it.
+    read = receipt >= layout.pack(sequence, member.generation)
     return sent, 0 if read else shares, receiver
 
 
 def audit(books: Books, founders: int, attempts: int = 100) -> Ledger:
     """The ledger of a running job, from a snapshot that no transfer of mass interrupted.
 
-    The words are copied until two successive copies agree on every announcement and receipt; between such copies
-    nothing moved, and what a selected details block or running total says cannot have changed either.
+    The words by which mass moves are read, then all words are copied, then the first are read again, until nothing has
+    changed between: then what the copied announcements and receipts select has not changed either.
 
     Raises:
         TimeoutError: mass moved during each of `attempts` copies.
     """
+    fence = load_fence()
     size = layout.size(books.seats)
-    before: tuple[object, ...] | None = None
+    before = _movements(books)
     for _ in range(attempts):
-        members = [Member(seat, age) for seat, count in enumerate(books.generations()) for age in range(count)]
-        words = {member: _copy(books.open(member), size) for member in members}
-        moves = tuple((member, *_moves(own, books.seats)) for member, own in words.items())
-        if moves == before:
-            alive = {m for m in members if words[m][layout.STATE] != State.GONE and not books.dead(m)}
+        fence()
+        words = {member: _copy(books.open(member), size) for member in before}
+        fence()
+        after = _movements(books)
+        if after == before:
+            alive = {m for m in words if words[m][layout.STATE] != State.GONE and not books.dead(m)}
             return balance(words, alive, books.seats, founders)
-        before = moves
+        before = after
     raise TimeoutError(f"mass kept moving during {attempts} copies of the control words; try again")
 
 
@@ -116,8 +122,16 @@ def _copy(words: Words, size: int) -> list[int]:
     return [words[index] for index in range(size)]
 
 
-def _moves(own: Sequence[int], seats: int) -> list[int]:
-    """The words by which mass moves: announcements, receipts, and shares taken after an extinction."""
+def _movements(books: Books) -> dict[Member, list[int]]:
+    """Per member: its announcements, its receipts, what it was founded with and what it took after an extinction."""
+    return {
+        member: _moves(books.open(member), books.seats)
+        for seat, count in enumerate(books.generations())
+        for member in (Member(seat, age) for age in range(count))
+    }
+
+
+def _moves(own: Words, seats: int) -> list[int]:
     posts = [own[layout.post(seat) + layout.COMMIT] for seat in range(seats)]
     receipts = [own[layout.receipt(seats, seat) + layout.ACKNOWLEDGED] for seat in range(seats)]
     return [own[layout.TAKEN], own[layout.GENESIS], *posts, *receipts]

@@ -93,29 +93,30 @@ class Outbox:
         self._buried: list[Member] = []
 
     def refresh(self, merge: Merge) -> None:
-        """Meet members that appeared since the last look.
+        """Meet members that appeared since the last look, whole lives that went by unnoticed included: they may have
+        left us mail.
 
-        A newer incarnation on a seat proves the older one's death; the older one is buried first, because both share
-        the words our announcements to that seat go through.
+        A newer incarnation on a seat proves the older one's death; the older one is buried before anything is sent to
+        the newer, because both share the words our announcements to that seat go through.
         """
-        generations = self.transport.generations()
-        seats = [seat for seat, count in enumerate(generations) if count != self._known[seat]]
-        for seat in seats:
-            self._known[seat] = generations[seat]
+        newest = []
+        for seat, count in enumerate(self.transport.generations()):
+            if seat != self.transport.me.seat:
+                unmet = [self._meet(Member(seat, age)) for age in range(self._known[seat], count)]
+                self.peers += unmet[:-1]
+                newest += unmet[-1:]
+            self._known[seat] = count
         self.bury(merge)
-        me = self.transport.me
-        for seat in seats:
-            if seat == me.seat:
-                continue
-            member = Member(seat, self._known[seat] - 1)
-            self.peers.append(
-                Peer(
-                    member,
-                    self.transport.open(member),
-                    inbox=layout.post(me.seat) + layout.COMMIT,
-                    receipt=layout.receipt(self.transport.seats, me.seat) + layout.ACKNOWLEDGED,
-                )
-            )
+        self.peers += newest
+
+    def _meet(self, member: Member) -> Peer:
+        seat = self.transport.me.seat
+        return Peer(
+            member,
+            self.transport.open(member),
+            inbox=layout.post(seat) + layout.COMMIT,
+            receipt=layout.receipt(self.transport.seats, seat) + layout.ACKNOWLEDGED,
+        )
 
     def poll(self, merge: Merge) -> int:
         """Merge everything that is announced and note which of our own messages were read; never waits.
@@ -288,7 +289,7 @@ class Outbox:
                 continue
             theirs = self._words if receiver == self.transport.me else self.transport.open(receiver)
             receipt = theirs[layout.receipt(self.transport.seats, member.seat) + layout.ACKNOWLEDGED] & ~FLAG
-            if receipt != layout.pack(layout.sequence_of(word), member.generation):
+            if receipt < layout.pack(layout.sequence_of(word), member.generation):  # see gossip.ledger
                 return False
         self.transport.discard(member)
         return True

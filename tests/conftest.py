@@ -1,22 +1,43 @@
 """Lets test modules import the helpers that stand beside them, and checks that no test leaves shared memory behind."""
 
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "gossip")]
+sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_memory_of_these_tests():
+    """A place of their own for job directories, so that other jobs on this machine neither disturb nor are disturbed."""
+    if not Path("/dev/shm").is_dir():
+        yield
+        return
+    place = tempfile.mkdtemp(prefix="tests-", dir="/dev/shm")
+    before = os.environ.get("GOSGD_SHM_DIR")
+    os.environ["GOSGD_SHM_DIR"] = place
+    yield
+    if before is None:
+        del os.environ["GOSGD_SHM_DIR"]
+    else:
+        os.environ["GOSGD_SHM_DIR"] = before
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _segments() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("gosgd-*")} if Path("/dev/shm").is_dir() else set()
+    place = Path(os.environ.get("GOSGD_SHM_DIR", "/dev/shm"))
+    return {path.name for path in [*place.glob("gosgd-*"), *place.glob(".gosgd-*")]} if place.is_dir() else set()
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_in_shared_memory():
-    """A test that leaves a job directory in /dev/shm fails."""
+def nothing_left_in_shared_memory(shared_memory_of_these_tests):
+    """A test that leaves a job directory in shared memory fails."""
     before = _segments()
     yield
     left = _segments() - before
-    assert not left, f"left in /dev/shm: {sorted(left)}"
+    assert not left, f"left in shared memory: {sorted(left)}"

@@ -26,6 +26,10 @@ def test_the_house_is_in_order(command: list[str]) -> None:
 
 
 def test_no_module_is_longer_than_four_hundred_lines() -> None:
-    sources = [path for folder in ("configs", "gossip", "regularizers", "trainers", "launch") for path in (ROOT / folder).rglob("*.py")]
+    sources = [
+        path
+        for folder in ("configs", "gossip", "regularizers", "trainers", "launch")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     assert sources
     assert [path.name for path in sources if len(path.read_text().splitlines()) > 400] == []

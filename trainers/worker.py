@@ -36,6 +36,25 @@ INTERRUPTED_S = 1.5
 """How long an interrupted worker tries to hand over its mass before it leaves all the same."""
 
 
+def train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> None:
+    """Be one worker of a run, from building it to leaving it; a failure leaves nothing in shared memory.
+
+    Args:
+        run: what was asked for.
+        directory: of the run.
+        job: this worker's place.
+        resume: whether to go on from the newest checkpoint.
+
+    Raises:
+        ValueError: something the user asked for cannot be built.
+    """
+    try:
+        Worker(run, directory, job, resume).work()
+    except BaseException:
+        job.abort()
+        raise
+
+
 class Worker:
     """Trains, exchanges, measures, saves.
 

@@ -191,14 +191,14 @@ class Collective(Exchange):
 
     def meet(self) -> None:
         """Join torch.distributed's default group; `close` leaves it again if the program was not in it before."""
-        if not dist.is_initialized():
+        if self.job.workers > 1 and not dist.is_initialized():
             self.job.process_group(self.flat.vector.device)
             self._owns_group = True
 
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Join the process group and, at step 0, take the weights of rank 0, as DDP does."""
         self.meet()
-        if steps == 0:
+        if steps == 0 and self.job.workers > 1:
             dist.broadcast(self.flat.vector, src=0)
         return super().start(steps, interrupted)
 

@@ -65,7 +65,7 @@ class Meeting:
         with self._lock:
             member = Member(seat, self._taken[seat])
             if member.generation and not self.dead(Member(seat, member.generation - 1)):
-                raise ValueError(f"got seat {seat}, which a living member has; expected it to be closed or killed first")
+                raise ValueError(f"got seat {seat}, which a living member has; expected it to be closed or killed")
             self._taken[seat] += 1
             self._words[member] = memoryview(bytearray(layout.size(self.seats) * layout.WORD)).cast("Q")
             self._slots[member] = []

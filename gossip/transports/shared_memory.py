@@ -60,7 +60,10 @@ class View:
         if member not in self._words:
             try:
                 mapped = memoryview(map_file(self.file(member, "words"), self._size))
-            except FileNotFoundError:
+            except (
+                FileNotFoundError,
+                ValueError,
+            ):  # or empty: it died while making it
                 mapped = memoryview(bytes(self._size))
             self._words[member] = mapped.cast("Q")
         return self._words[member]
