@@ -137,7 +137,7 @@ class GoSGD(Exchange):
     def _push(self) -> None:
         outbox = self.outbox
         peers = outbox.choosable(self.steps)
-        peer = self._choose(peers, self.me.seat, self.job.directory.seats, outbox.counters.sent, self._generator)
+        peer = self._choose(peers, self.me.seat, outbox.counters.sent, self._generator)
         if peer is not None:
             outbox.push(peer, halve(outbox.mass)[1], self.steps, self._write)
 
