@@ -1,12 +1,12 @@
 """Where a run keeps what it writes. Imports configs.
 
-    config.yaml  config.resolved.yaml  env.json      what was asked for, and on what it ran
-    metrics.jsonl                                    evaluations of the consensus model, one JSON object a line
-    workers/K/metrics.jsonl                          what worker K measured, one JSON object a line
-    tb/                                              a tensorboard view of both
-    checkpoints/worker-K/                            per worker: divergent workers are not replicas
-    logs/                                            what the workers printed, one folder an attempt
-    final/model.safetensors  final/summary.json      the consensus model
+config.yaml  config.resolved.yaml  env.json      what was asked for, and on what it ran
+metrics.jsonl                                    evaluations of the consensus model, one JSON object a line
+workers/K/metrics.jsonl                          what worker K measured, one JSON object a line
+tb/                                              a tensorboard view of both
+checkpoints/worker-K/                            per worker: divergent workers are not replicas
+logs/                                            what the workers printed, one folder an attempt
+final/model.safetensors  final/summary.json      the consensus model
 """
 
 from __future__ import annotations
@@ -61,6 +61,17 @@ class RunDirectory:
         (self.path / "config.yaml").write_text(loaded.text)
         self.resolved.write_text(dump(loaded.config))
         (self.path / "env.json").write_text(json.dumps(environment() | {"workers": workers}, indent=2) + "\n")
+
+    def read_summary(self, wait_s: float = 0.0) -> dict[str, Any] | None:
+        """The figures of the finished run, or None; whoever was last to leave may still be writing them."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                return json.loads(self.summary.read_text())  # type: ignore[no-any-return]
+            except FileNotFoundError:
+                if time.monotonic() >= deadline:
+                    return None
+                time.sleep(0.02)
 
     def worker(self, rank: int) -> Path:
         """Folder of worker `rank`'s own metrics, made if need be."""

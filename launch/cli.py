@@ -1,0 +1,53 @@
+"""The command `gosgd`: a row a subcommand. Imports the commands only when they are used, because torch takes seconds.
+
+Exit codes: 0 done, 2 the user's mistake (one or two lines, no traceback), 1 anything else, 128 + N after signal N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from launch import commands
+
+Row = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+ROWS: list[Row] = [
+    ("train", "train a model with several workers on this machine", commands.add_train, commands.train),
+    ("validate", "check a configuration without running it", commands.add_validate, commands.validate),
+    ("recipes", "list the recipes that come along, or copy one", commands.add_recipes, commands.recipes),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="gosgd", description="Distributed training for PyTorch in which workers never wait for each other."
+    )
+    parser.add_argument("--version", action="version", version=f"gosgd {version('gosgd')}")
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, summary, add, function in ROWS:
+        sub = parsers.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.set_defaults(function=function)
+        add(sub)
+    given, rest = parser.parse_known_args(arguments)
+    # argparse gives up on positional arguments behind an option: `gosgd train digits --workers 4 run.dir=here`.
+    if not hasattr(given, "overrides") or not all("=" in word and not word.startswith("-") for word in rest):
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    else:
+        given.overrides += rest
+    try:
+        return int(given.function(given))
+    except ValueError as error:
+        print(f"gosgd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gosgd: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What each subcommand takes and does. Imports configs at once, everything that needs torch only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from configs import dump, load, recipe_path
+from configs import recipes as recipe_names
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd train`."""
+    parser.epilog = (
+        "examples:\n"
+        "  gosgd train digits --workers 4\n"
+        "  gosgd train digits exchange.rho=0.02 run.dir=runs/slow --workers 8\n"
+        "  gosgd train job.yaml --resume auto"
+    )
+    _add_config(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes to start (default: run.workers)")
+    parser.add_argument(
+        "--resume",
+        default="never",
+        metavar="auto|never|DIR",
+        help="go on from the newest checkpoints of the run directory (auto) or of another one (DIR)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+    parser.add_argument("--print-config", action="store_true", help="print the configuration with every default")
+
+
+def train(given: argparse.Namespace) -> int:
+    """Check the job, then run it."""
+    from trainers.schema import Run
+
+    _let_users_modules_be_found()
+    loaded = load(given.config, given.overrides, Run)
+    if given.print_config:
+        print(dump(loaded.config), end="")
+        return 0
+    from launch.plan import make_plan
+    from launch.supervisor import Supervisor
+
+    plan = make_plan(loaded, given.workers, given.resume)
+    if given.dry_run:
+        print(plan.describe())
+        return 0
+    return Supervisor(plan, given.resume != "never").run()
+
+
+def add_validate(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd validate`."""
+    parser.epilog = "example:\n  gosgd validate job.yaml"
+    _add_config(parser)
+
+
+def validate(given: argparse.Namespace) -> int:
+    """Check a configuration's keys and values."""
+    from trainers.schema import Run
+
+    _let_users_modules_be_found()
+    loaded = load(given.config, given.overrides, Run)
+    print(f"{loaded.path}: in order")
+    return 0
+
+
+def add_recipes(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd recipes`."""
+    parser.epilog = "examples:\n  gosgd recipes list\n  gosgd recipes copy digits my_job.yaml"
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|copy")
+    actions.add_parser("list", help="name every recipe with its first line")
+    copy = actions.add_parser("copy", help="copy a recipe to edit it")
+    copy.add_argument("name")
+    copy.add_argument("destination", nargs="?", help="a file or folder (default: NAME.yaml here)")
+
+
+def recipes(given: argparse.Namespace) -> int:
+    """List recipes or copy one."""
+    if given.action == "list":
+        width = max(len(name) for name in recipe_names())
+        for name in recipe_names():
+            print(f"{name:<{width}}  {recipe_path(name).read_text().partition(chr(10))[0].lstrip('# ')}")
+        return 0
+    source = recipe_path(given.name)
+    target = Path(given.destination or f"{given.name}.yaml")
+    target = target / f"{given.name}.yaml" if target.is_dir() else target
+    if target.exists():
+        raise ValueError(f"got {target}, which exists already; expected a new file")
+    if not target.parent.is_dir():
+        raise ValueError(f"got {target}, whose folder does not exist; make it first")
+    shutil.copyfile(source, target)
+    print(target)
+    return 0
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file or the name of a recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the file")
+
+
+def _let_users_modules_be_found() -> None:
+    """`package.module:name` may live in the folder the command is given in; at the end, so that it hides nothing."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
