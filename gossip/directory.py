@@ -162,7 +162,7 @@ class JobDirectory:
             known = json.loads((path / "job.json").read_text())
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"got job directory {path}, which unreadable here ({error}); is this another host?"
+                f"got job directory {path}, which is unreadable here ({error}); is this another host?"
             ) from None
         return cls(path, known["seats"], known["founders"])
 

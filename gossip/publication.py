@@ -54,15 +54,16 @@ class Publisher:
     def read(self, member: Member, attempts: int = 3) -> Published | None:
         """A member's newest snapshot, or None if it has none or publishes faster than it can be copied."""
         words = self._transport.open(member)
+        if words[layout.PUBLISHED] == 0:
+            return None
+        try:
+            buffers = self._map(member)
+        except FileNotFoundError:
+            return None
         for _ in range(attempts):
             sequence = words[layout.PUBLISHED]
-            if sequence == 0:
-                return None
             self._fence()
-            try:
-                vector = self._map(member)[sequence & 1].clone()
-            except FileNotFoundError:
-                return None
+            vector = buffers[sequence & 1].clone()
             block = layout.PUBLICATION + 2 * (sequence & 1)
             step, mass = words[block], words[block + 1]
             self._fence()

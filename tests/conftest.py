@@ -1,4 +1,7 @@
-"""Lets test modules import the helpers that stand beside them, and checks that no test leaves shared memory behind."""
+"""Lets test modules import the helpers that stand beside them, and checks that no test leaves shared memory behind.
+
+Property tests draw the same examples in every run, and no example is failed for being slow on a busy machine.
+"""
 
 import os
 import shutil
@@ -7,6 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tests", derandomize=True, deadline=None)
+settings.load_profile("tests")
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]

@@ -65,7 +65,7 @@ events = st.lists(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=150)
 @given(events, st.integers(1, 3))
 def test_every_share_is_accounted_for_after_any_sequence_of_transfers_and_deaths(events, slots):
     job = Job(slots=slots)

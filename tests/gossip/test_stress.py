@@ -1,0 +1,146 @@
+"""Real processes that push as fast as they can, are killed at random instants, and stand still: nothing torn or lost."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from support.members import Processes
+from support.remote import answers, ask_all, process_state, until
+
+from gossip import layout
+from gossip.layout import Member, State
+from gossip.mass import TOTAL
+
+pytestmark = pytest.mark.timeout(110)
+
+
+@pytest.fixture
+def processes():
+    """Makes a job of real processes, and ends it with everything they forked."""
+    jobs, children = [], []
+
+    def make(founders: int, **options) -> Processes:
+        jobs.append(Processes(founders, **options))
+        jobs[-1].children = children
+        return jobs[-1]
+
+    yield make
+    for job in jobs:
+        job.end()
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        until(lambda child=child: process_state(child) in ("", "Z"))
+
+
+def frozen_ledger(job: Processes):
+    """The ledger at an instant at which every member is stopped, wherever it is in what it does."""
+    members = list(job.members.values())
+    for member in members:
+        member.signal(signal.SIGSTOP)
+    ledger = job.ledger()
+    for member in members:
+        member.signal(signal.SIGCONT)
+    return ledger
+
+
+@pytest.mark.parametrize(("dimension", "fewest"), [(4096, 200), (1_000_000, 10)])
+def test_no_message_is_torn_and_no_share_lost_at_full_speed(processes, dimension, fewest):
+    job = processes(4, dimension=dimension)
+    members = job.found()
+    for seed, member in enumerate(members):
+        member.begin("run", seed, 3.0)
+    generator = random.Random(dimension)
+    deadline, ledgers, frozen = time.monotonic() + 2.8, [], []
+    while time.monotonic() < deadline:
+        for _ in range(20):
+            ledgers.append(job.ledger(attempts=100_000))
+            time.sleep(generator.random() * 0.004)
+        frozen.append(frozen_ledger(job))
+    answers(members)
+    assert [ledger for ledger in [*ledgers, *frozen] if not ledger.balanced] == []
+    assert len(ledgers) >= 100
+    assert len(frozen) >= 5
+    assert any(ledger.in_flight for ledger in frozen)
+    counters = ask_all(members, "counters")
+    assert min(one["received"] for one in counters) >= fewest
+    assert ask_all(members, "torn_messages") == [0] * 4
+    outcomes = ask_all(members, "leave")
+    assert sorted(outcomes) == [False, False, False, True]
+    assert members[outcomes.index(True)].ask("mass") == TOTAL
+
+
+def test_members_killed_at_random_instants_with_forked_children_alive(processes):
+    job = processes(4, dimension=20_000)
+    generator = random.Random(11)
+    ends = time.monotonic() + 8.0
+
+    def live(seat: int) -> None:
+        job.children.append(job.members[seat].ask("fork_a_child"))
+        job.members[seat].begin("run", generator.random(), max(0.1, ends - time.monotonic()))
+
+    job.found()
+    for seat in range(4):
+        live(seat)
+    kills = 0
+    while time.monotonic() < ends - 1.0:
+        time.sleep(generator.random() * 0.2)
+        seat = generator.randrange(4)
+        victim = Member(seat, job.books.generations()[seat] - 1)
+        job.kill(seat)
+        kills += 1
+        assert job.books.dead(victim), "the death of a process is proven as soon as it has been reaped"
+        assert job.ledger(attempts=100_000).balanced
+        job.join(seat)
+        live(seat)
+        assert job.ledger(attempts=100_000).balanced
+    assert all(process_state(child) == "S" for child in job.children)
+    members = list(job.members.values())
+    answers(members)
+    assert kills >= 10
+    assert ask_all(members, "torn_messages") == [0] * 4
+    assert min(one["received"] for one in ask_all(members, "counters")) > 0
+    outcomes = ask_all(members, "leave")
+    assert sorted(outcomes) == [False, False, False, True]
+    ledger = job.ledger()
+    held = members[outcomes.index(True)].ask("mass")
+    assert (sum(ledger.held.values()), ledger.in_flight) == (held, 0)
+    assert held + ledger.lost == TOTAL
+    assert 0 < held < TOTAL
+    there = {member for member in job.books.everybody() if job.slots_of(member)}
+    assert there <= {members[outcomes.index(True)].ask("me")}, "slots of everybody who is gone were unlinked"
+
+
+def test_a_stopped_peer_holds_nobody_up_and_resumes(processes):
+    """With two slots only, so that one more than the stopped peer's pinned slot is all there is."""
+    job = processes(3, dimension=20_000, slots=2)
+    first, second, stopped = job.found(patience=5)
+    others = [first, second]
+    stopped.begin("run", 2, 2.5)
+    for seed, member in enumerate(others):
+        member.begin("run", seed, 2.5)
+    time.sleep(0.5)
+    stopped.signal(signal.SIGSTOP)
+    words = [job.books.open(Member(seat, 0)) for seat in range(3)]
+    at = [layout.sequence_of(words[seat][layout.post(1 - seat)]) for seat in (0, 1)]
+    time.sleep(1.0)
+    then = [layout.sequence_of(words[seat][layout.post(1 - seat)]) for seat in (0, 1)]
+    assert all(later - before > 50 for before, later in zip(at, then, strict=True)), "the rest go on"
+    to_the_stopped = [layout.sequence_of(words[seat][layout.post(2)]) for seat in (0, 1)]
+    time.sleep(0.2)
+    assert to_the_stopped == [layout.sequence_of(words[seat][layout.post(2)]) for seat in (0, 1)]
+    assert not job.books.dead(Member(2, 0)), "standing still is not being dead"
+    assert job.ledger(attempts=100_000).balanced
+    read = layout.receipt(3, 0) + layout.ACKNOWLEDGED
+    before = words[2][read]
+    stopped.signal(signal.SIGCONT)
+    until(lambda: words[2][read] != before)
+    answers([*others, stopped])
+    assert [one["skipped_no_slot"] for one in ask_all(others, "counters")] == [0, 0]
+    assert ask_all(others, "slots") == [2, 2]
+    sent = [layout.sequence_of(words[seat][layout.post(2)]) for seat in (0, 1)]
+    assert all(later > before for before, later in zip(to_the_stopped, sent, strict=True)), "mail goes to it again"
+    assert ask_all([*others, stopped], "torn_messages") == [0] * 3
+    assert words[2][layout.STATE] == State.ACTIVE
+    assert sorted(ask_all([*others, stopped], "leave")) == [False, False, True]

@@ -1,0 +1,29 @@
+"""A process that holds a lock, with a forked child that outlives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from gossip.directory import JobDirectory, Probe, lock
+
+
+class Holder:
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def lock(self) -> bool:
+        lock(self.path)
+        return Probe(self.path).held()
+
+    def make_a_job(self) -> str:
+        return str(JobDirectory.create(1, 1).path)
+
+    def fork_a_child(self) -> int:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            signal.pause()
+            os._exit(0)
+        return child
