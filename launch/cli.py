@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 from launch import commands
 
@@ -21,9 +22,17 @@ ROWS: list[Row] = [
 ]
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse with one line for a mistake instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gosgd", description="Distributed training for PyTorch in which workers never wait for each other."
     )
     parser.add_argument("--version", action="version", version=f"gosgd {version('gosgd')}")

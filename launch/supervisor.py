@@ -14,23 +14,23 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, Std, start_processes
+from torch.distributed.elastic.multiprocessing import PContext, start_processes
 
 from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.job import JOB
 from gossip.layout import State
 from gossip.transports.shared_memory import View
+from launch.logs import WorkerLogs
 from launch.plan import Plan
 from launch.progress import Progress, table
 from launch.settings import SUPERVISOR
 
 _POLL_S = 0.05
-_INTERRUPT_S = 2.5
+_INTERRUPT_S = 2.0
 _BACK_OFF_S = 8.0
 _LAST_LINES = 12
 
@@ -41,7 +41,7 @@ class Seat:
 
     rank: int
     context: PContext | None = None
-    log: Path = Path()
+    logs: WorkerLogs | None = None
     attempt: int = -1
     due: float = 0.0
     done: bool = False
@@ -90,10 +90,7 @@ class Supervisor:
     def _start(self, seat: Seat) -> None:
         plan, threads = self.plan, str(self.plan.run.train.threads)
         seat.attempt += 1
-        seat.log = (
-            plan.directory.logs / f"worker-{seat.rank}" / f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{seat.attempt}"
-        )
-        seat.log.mkdir(parents=True, exist_ok=True)
+        seat.logs = WorkerLogs(plan.directory.logs, seat.rank)
         environment = {
             "RANK": str(seat.rank),
             "LOCAL_RANK": str(seat.rank),
@@ -111,7 +108,7 @@ class Supervisor:
             entrypoint=sys.executable,
             args={0: tuple(arguments)},
             envs={0: environment},
-            logs_specs=DefaultLogsSpecs(log_dir=str(seat.log), redirects=Std.ALL),
+            logs_specs=seat.logs,
         )
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # starting a context installs handlers that raise
             signal.signal(number, self._interrupt)
@@ -177,16 +174,13 @@ class Supervisor:
 
     def _complain(self, seat: Seat, reason: str | None) -> None:
         """Say why the job ends: a worker's own words, and where all of them are."""
-        said = self._stderr(seat)
+        assert seat.logs is not None
+        said = seat.logs.stderr
         lines = said.read_text(errors="replace").splitlines() if said.exists() else []
         if reason is None:
             self._progress.say("\n".join(line for line in lines if line)[-1000:])
             return
         self._progress.say("\n".join([*lines[-_LAST_LINES:], f"gosgd: {reason}; its log: {said}"]))
-
-    @staticmethod
-    def _stderr(seat: Seat) -> Path:
-        return next(iter(sorted(seat.log.rglob("stderr.log"))), seat.log / "stderr.log")
 
     def _event(self, event: str, seat: Seat, exit_code: int | None = None) -> None:
         line: dict[str, Any] = {"time": time.time(), "event": event, "worker": seat.rank, "attempt": seat.attempt}

@@ -32,7 +32,7 @@ from trainers.run_directory import RunDirectory
 from trainers.schema import Run, options
 
 _log = logging.getLogger("gosgd")
-INTERRUPTED_S = 1.5
+INTERRUPTED_S = 1.0
 """How long an interrupted worker tries to hand over its mass before it leaves all the same."""
 
 
