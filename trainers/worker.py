@@ -212,11 +212,16 @@ class Worker:
             exchange.abandon()  # the others may be in another step: nothing can be averaged, all is in the checkpoints
             return
         exchange.publish()
+        last = exchange.leave(INTERRUPTED_S if self._interrupted else 60.0)
+        if last:
+            self._write_final(time.time() - began)
+        exchange.release(last)
+
+    def _write_final(self, elapsed: float) -> None:
+        """The consensus model and its figures; everybody else has left and shown the weights it ended with."""
+        exchange = self.exchange
         apart = consensus_error(torch.stack([one.vector for one in exchange.published()]))
         ledger = self._ledger() if exchange.mass else None
-        done, elapsed = exchange.total_done(), time.time() - began
-        if not exchange.close(INTERRUPTED_S if self._interrupted else 60.0):
-            return
         score: Score | None = None
         if not self._interrupted:
             score = self._consensus.score(exchange.flat.vector, self.data.test_batches())
@@ -227,10 +232,10 @@ class Worker:
             "method": self.run.exchange.method,
             "workers": self.job.workers,
             "steps": exchange.steps,
-            "steps_total": done,
+            "steps_total": exchange.total_done(),
             "accuracy": score.accuracy if score else None,
             "loss": score.loss if score else None,
-            "samples_per_second": done * batch / max(elapsed, 1e-9),
+            "samples_per_second": exchange.total_done() * batch / max(elapsed, 1e-9),
             "seconds": elapsed,
             "mass_total": ledger["total"] if ledger else None,
             "mass_lost": ledger["lost"] if ledger else None,

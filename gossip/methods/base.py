@@ -168,15 +168,23 @@ class Exchange(ABC):
         """
         if self._closed:
             return False
-        self._closed = True
+        last = self.leave(timeout_s)
+        self.release(last)
+        return last
+
+    def leave(self, timeout_s: float = 60.0) -> bool:
+        """The first half of `close`: after it, whoever gets True can still look at what the others left behind."""
         if self._words[layout.STATE] == State.STARTING:
             self.start()
-        last = self._leave(timeout_s)
+        return self._leave(timeout_s)
+
+    def release(self, last: bool) -> None:
+        """The second half of `close`: let go of shared memory; the last worker of an unsupervised job removes it."""
+        self._closed = True
         self._words[layout.STATE] = State.GONE
         self.transport.close()
         if last and not self.job.supervised:
             self.job.directory.remove()
-        return last
 
     @abstractmethod
     def _leave(self, timeout_s: float) -> bool:
