@@ -1,0 +1,81 @@
+"""Models by name, each sized from the data's shape, and the user's own; imports configs only from the other packages.
+
+Importing this package registers every model.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from configs.base import Custom, import_object
+from trainers.models.alexnet import AlexNetConfig
+from trainers.models.base import MODELS, ModelConfig, Shape, check_data
+from trainers.models.cnn import CnnConfig
+from trainers.models.inception import InceptionConfig
+from trainers.models.layers import MaxMin
+from trainers.models.lenet import LeNetConfig
+from trainers.models.matching import matched, parameter_count
+from trainers.models.mlp import MlpConfig
+from trainers.models.vgg16 import Vgg16Config
+from trainers.models.wide_resnet import WideResNetConfig
+
+
+def build(config: ModelConfig | Custom, shape: Shape, classes: int) -> nn.Module:
+    """The model that `config` names, drawing its weights from torch's global generator.
+
+    Args:
+        config: options of a registered model, or of the user's own: its class or function is called with the
+            options, and with `shape` and `classes` where its signature has parameters of these names.
+        shape: of one sample, (C, H, W) or (features,).
+        classes: number of classes, the length of the logits.
+
+    Raises:
+        ValueError: the data do not fit the model, or the user's object cannot be found or called, or is no module.
+    """
+    if isinstance(config, ModelConfig):
+        check_data(shape, classes)
+        builder = MODELS.get(config.name)
+        if config.activation == "maxmin" and config.match_parameters:
+            config = matched(builder, config, shape, classes)
+        return builder(config, shape, classes)
+    return _custom(config, shape, classes)
+
+
+def _custom(config: Custom, shape: Shape, classes: int) -> nn.Module:
+    path = config.model_dump()[MODELS.key]
+    factory: Any = import_object(path)
+    options = config.options(MODELS.key)
+    if not callable(factory):
+        raise ValueError(f"model {path!r} is a {type(factory).__name__}, expected a class or function")
+    signature = inspect.signature(factory)
+    offered = {"shape": shape, "classes": classes}
+    options = {name: value for name, value in offered.items() if name in signature.parameters} | options
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise ValueError(f"model {path!r}: {error}; got {sorted(options)}, expected options of {signature}") from error
+    model = factory(**options)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {path!r} gave a {type(model).__name__}, expected a torch.nn.Module")
+    return model
+
+
+__all__ = [
+    "MODELS",
+    "AlexNetConfig",
+    "CnnConfig",
+    "InceptionConfig",
+    "LeNetConfig",
+    "MaxMin",
+    "MlpConfig",
+    "ModelConfig",
+    "Shape",
+    "Vgg16Config",
+    "WideResNetConfig",
+    "build",
+    "matched",
+    "parameter_count",
+]

@@ -1,0 +1,163 @@
+"""Optimizers by name, with torch's fused kernels where there are any, and the user's own; may import configs.
+
+A row of `OPTIMIZERS` is a function `(config, groups) -> torch.optim.Optimizer` on ready parameter groups.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from pydantic import ValidationInfo, field_validator
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from configs.base import Config, Custom, Field, Registry, import_object
+from trainers.schedules import AnySchedule, ConstantConfig
+
+Group = dict[str, Any]
+OPTIMIZERS: Registry[Callable[[Any, list[Group]], Optimizer]] = Registry("optimizer")
+
+
+class OptimizerConfig(Config):
+    """Options of every optimizer.
+
+    Args:
+        lr: learning rate at the schedule's factor 1.
+        weight_decay: factor of the penalty on the parameters' squares.
+        decay: what it acts on: `all` parameters, or `weights` only (two dimensions or more: no biases, no gains and
+            shifts of a normalization).
+        schedule: of the learning rate, see trainers.schedules.
+    """
+
+    name: str
+    lr: float = Field(0.1, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    decay: Literal["all", "weights"] = "all"
+    schedule: AnySchedule = ConstantConfig()
+
+
+class SgdConfig(OptimizerConfig):
+    """Options of `sgd`, as in `torch.optim.SGD`."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.0, ge=0, lt=1)
+    nesterov: bool = False
+
+    @field_validator("nesterov")
+    @classmethod
+    def _needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("got true with momentum 0, expected momentum above 0; set it, to 0.9 for example")
+        return nesterov
+
+
+class AdamConfig(OptimizerConfig):
+    """Options of `adam`, as in `torch.optim.Adam`: its weight decay is added to the gradient."""
+
+    name: Literal["adam"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+
+
+class AdamWConfig(AdamConfig):
+    """Options of `adamw`, as in `torch.optim.AdamW`: its weight decay shrinks the parameters themselves."""
+
+    name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    weight_decay: float = Field(0.01, ge=0)
+
+
+def _fusable(groups: list[Group]) -> bool:
+    """Whether torch has fused kernels for all these tensors; torch itself objects at the first step only."""
+    tensors = [tensor for group in groups for tensor in group["params"]]
+    return all(tensor.is_floating_point() and tensor.device.type in ("cpu", "cuda") for tensor in tensors)
+
+
+@OPTIMIZERS.register(SgdConfig)
+def sgd(config: SgdConfig, groups: list[Group]) -> Optimizer:
+    """Stochastic gradient descent with optional (Nesterov) momentum."""
+    return SGD(groups, fused=_fusable(groups), lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def _moments(config: AdamConfig) -> dict[str, Any]:
+    return {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
+
+
+@OPTIMIZERS.register(AdamConfig)
+def adam(config: AdamConfig, groups: list[Group]) -> Optimizer:
+    """Adam (Kingma and Ba 2015)."""
+    return Adam(groups, fused=_fusable(groups), **_moments(config))
+
+
+@OPTIMIZERS.register(AdamWConfig)
+def adamw(config: AdamWConfig, groups: list[Group]) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019)."""
+    return AdamW(groups, fused=_fusable(groups), **_moments(config))
+
+
+def parameter_groups(
+    parameters: Iterable[Tensor] | Iterable[Group], weight_decay: float, decay: Literal["all", "weights"]
+) -> list[Group]:
+    """Groups of the parameters that train, each with its weight decay; a group that brings its own keeps it.
+
+    Args:
+        parameters: tensors, or groups as torch's optimizers take them, such as
+            `[{"params": model.parameters()}, {"params": regularizer.parameters(), "weight_decay": 0.0}]`.
+        weight_decay: of the groups that bring none.
+        decay: `weights` gives tensors of fewer than two dimensions a group without decay.
+
+    Raises:
+        ValueError: nothing trains.
+    """
+    given: list[Any] = list(parameters)
+    groups: list[Group] = []
+    for entry in given if given and isinstance(given[0], dict) else [{"params": given}]:
+        group: Group = dict(entry)
+        trained = [tensor for tensor in group.pop("params") if tensor.requires_grad]
+        if "weight_decay" in group or decay == "all":
+            parts = [(trained, group.get("weight_decay", weight_decay))]
+        else:
+            weights = [tensor for tensor in trained if tensor.ndim >= 2]
+            parts = [(weights, weight_decay), ([tensor for tensor in trained if tensor.ndim < 2], 0.0)]
+        groups += [group | {"params": tensors, "weight_decay": factor} for tensors, factor in parts if tensors]
+    if not groups:
+        raise ValueError("got no parameter that requires a gradient, expected at least one; is the whole model frozen?")
+    return groups
+
+
+def build(config: OptimizerConfig | Custom, parameters: Iterable[Tensor] | Iterable[Group]) -> Optimizer:
+    """The optimizer that `config` names, on the parameters that require a gradient.
+
+    Args:
+        config: options of a registered optimizer, or of the user's own: its class is called with the parameters as
+            given, then the options. The schedule is not applied here, see `trainers.schedules.LearningRate`.
+        parameters: tensors or parameter groups.
+
+    Raises:
+        ValueError: nothing to train, or the user's class cannot be found or called, or is no torch optimizer.
+    """
+    if isinstance(config, OptimizerConfig):
+        return OPTIMIZERS.get(config.name)(config, parameter_groups(parameters, config.weight_decay, config.decay))
+    return _custom(config, parameters)
+
+
+def _custom(config: Custom, parameters: Iterable[Tensor] | Iterable[Group]) -> Optimizer:
+    path = config.model_dump()[OPTIMIZERS.key]
+    factory: Any = import_object(path)
+    options = config.options(OPTIMIZERS.key)
+    if not callable(factory):
+        raise ValueError(f"optimizer {path!r} is a {type(factory).__name__}, expected a class or function")
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(parameters, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"optimizer {path!r}: {error}; got {sorted(options)}, expected options of {signature}"
+        ) from error
+    optimizer = factory(parameters, **options)
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"optimizer {path!r} gave a {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+    return optimizer
