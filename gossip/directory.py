@@ -166,6 +166,11 @@ class JobDirectory:
             ) from None
         return cls(path, known["seats"], known["founders"])
 
+    def let_go(self) -> None:
+        """Stop owning the directory; whoever lets go when nobody is left in it removes it."""
+        unlock(self.path / _OWNER)
+        remove_stale()
+
     def remove(self) -> None:
         """Remove the directory and everything in it. Mappings that are still open stay valid."""
         shutil.rmtree(self.path, ignore_errors=True)

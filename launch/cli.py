@@ -6,12 +6,15 @@ Exit codes: 0 done, 2 the user's mistake (one or two lines, no traceback), 1 any
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import NoReturn
 
 from launch import commands
+from launch.arguments import Parser
+from launch.errors import DONE, FAILED, MISTAKE, RunFailedError, log_traceback, say
 
 Row = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
@@ -20,14 +23,6 @@ ROWS: list[Row] = [
     ("validate", "check a configuration without running it", commands.add_validate, commands.validate),
     ("recipes", "list the recipes that come along, or copy one", commands.add_recipes, commands.recipes),
 ]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one line for a mistake instead of the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with code 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,11 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.function(given))
     except ValueError as error:
-        print(f"gosgd: {error}", file=sys.stderr)
-        return 2
+        say(error)
+        return MISTAKE
+    except RunFailedError as error:
+        say(error)
+        return FAILED
     except KeyboardInterrupt:
-        print("gosgd: interrupted", file=sys.stderr)
-        return 130
+        say("interrupted")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        say(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}; the traceback is in {log_traceback()}")
+        return FAILED
 
 
 if __name__ == "__main__":

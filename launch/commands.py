@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 
-from configs import dump, load, recipe_path
+from configs import dump, recipe_path
 from configs import recipes as recipe_names
+from launch.arguments import add_config, add_resume
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -19,49 +19,42 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "  gosgd train digits exchange.rho=0.02 run.dir=runs/slow --workers 8\n"
         "  gosgd train job.yaml --resume auto"
     )
-    _add_config(parser)
+    add_config(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes to start (default: run.workers)")
-    parser.add_argument(
-        "--resume",
-        default="never",
-        metavar="auto|never|DIR",
-        help="go on from the newest checkpoints of the run directory (auto) or of another one (DIR)",
-    )
+    add_resume(parser)
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
     parser.add_argument("--print-config", action="store_true", help="print the configuration with every default")
 
 
 def train(given: argparse.Namespace) -> int:
     """Check the job, then run it."""
-    from trainers.schema import Run
+    from launch.settings import read
 
-    _let_users_modules_be_found()
-    loaded = load(given.config, given.overrides, Run)
+    loaded = read(given.config, given.overrides, given.workers)
     if given.print_config:
         print(dump(loaded.config), end="")
         return 0
     from launch.plan import make_plan
     from launch.supervisor import Supervisor
 
-    plan = make_plan(loaded, given.workers, given.resume)
+    plan = make_plan(loaded, given.resume)
     if given.dry_run:
         print(plan.describe())
         return 0
-    return Supervisor(plan, given.resume != "never").run()
+    return Supervisor(plan).run()
 
 
 def add_validate(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gosgd validate`."""
     parser.epilog = "example:\n  gosgd validate job.yaml"
-    _add_config(parser)
+    add_config(parser)
 
 
 def validate(given: argparse.Namespace) -> int:
     """Check a configuration's keys and values."""
-    from trainers.schema import Run
+    from launch.settings import read
 
-    _let_users_modules_be_found()
-    loaded = load(given.config, given.overrides, Run)
+    loaded = read(given.config, given.overrides)
     print(f"{loaded.path}: in order")
     return 0
 
@@ -93,15 +86,3 @@ def recipes(given: argparse.Namespace) -> int:
     shutil.copyfile(source, target)
     print(target)
     return 0
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file or the name of a recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the file")
-
-
-def _let_users_modules_be_found() -> None:
-    """`package.module:name` may live in the folder the command is given in; at the end, so that it hides nothing."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import gossip
-from configs import Loaded
+from configs import ConfigError, Loaded
+from configs.errors import Place
+from configs.source import parse
 from gossip import layout
-from gossip.directory import no_room, root
+from gossip.directory import no_room, remove_stale, root
 from gossip.flat import Flat
-from launch.settings import NOT_RESUMED, run_folder
+from gossip.methods import Exchange
+from launch.arguments import NOT_RESUMED
+from launch.settings import customs, run_folder
 from trainers import data as datasets
-from trainers import models, optimizers
-from trainers.local import steps_of
+from trainers import models
+from trainers.local import LocalTrainer, steps_of
 from trainers.run_directory import RunDirectory
-from trainers.schema import Run
+from trainers.schema import Run, options
 
 _PUBLICATIONS = 2
 _PAGE = 4096
@@ -32,75 +37,114 @@ class Plan:
     Attributes:
         loaded: the configuration with its text.
         directory: of the run, checked but not made.
-        workers: M.
+        resume: whether the workers go on from checkpoints.
+        method: of the exchange.
         seats: how many members may be alive at once.
         parameters: elements of a weight vector.
         steps: local steps of a worker.
+        samples: in one local step.
         shared_memory: bytes the job takes in shared memory.
-        collective: whether its workers can only go on together.
     """
 
     loaded: Loaded[Run]
     directory: RunDirectory
-    workers: int
+    resume: bool
+    method: type[Exchange]
     seats: int
     parameters: int
     steps: int
+    samples: int
     shared_memory: int
-    collective: bool
 
     @property
     def run(self) -> Run:
         """The configuration."""
         return self.loaded.config
 
+    @property
+    def workers(self) -> int:
+        """M."""
+        return self.run.run.workers
+
     def describe(self) -> str:
         """What would be started, for a person."""
         return (
             f"{self.run.name}: {self.workers} workers, {self.run.exchange.method}, {self.parameters:,} parameters,"
-            f" {self.steps:,} steps each, {self.shared_memory / 1e6:,.1f} MB of shared memory,"
-            f" into {self.directory.path}"
+            f" {self.steps:,} steps each, {self.shared_memory:,} bytes of shared memory, into {self.directory.path}"
         )
 
 
-def make_plan(loaded: Loaded[Run], workers: int | None, resume: str) -> Plan:
+def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
     """Check a job by building what its workers will build.
 
     Raises:
-        ValueError: too many workers, data that cannot be read, a model that does not fit it, options that are out of
-            range, shared memory that is too small, or a run directory that is taken.
+        ValueError: data that cannot be read, a model that does not fit it, options that are out of range, shared
+            memory that is too small, or a run directory that is taken.
     """
     run = loaded.config
-    count = run.run.workers if workers is None else workers
-    if not 1 <= count <= run.run.max_workers:
-        raise ValueError(
-            f"got {count} workers, expected 1 to run.max_workers = {run.run.max_workers}; lower --workers or raise it"
-        )
     directory = RunDirectory(run_folder(run, resume))
+    if resume not in (NOT_RESUMED, "auto") and not directory.resolved.is_file():
+        raise ValueError(f"--resume: got {resume}, expected auto, never, or the directory of an earlier run")
     directory.check(resume != NOT_RESUMED)
     method = gossip.METHODS.get(run.exchange.method)
-    data = datasets.build(run.data)
-    batches = data.batches(rank=0, world_size=count, seed=run.seed, sampling=run.train.sampling)
-    steps = steps_of(run, batches)
+    with _blame(loaded, "exchange"):
+        exchange = method.Options.of(**options(run.exchange, "method"))
+    with _blame(loaded, "data"):
+        data = datasets.build(run.data)
+        batches = data.batches(rank=0, world_size=run.run.workers, seed=run.seed, sampling=run.train.sampling)
+    with _blame(loaded, "model"):
+        model = models.build(run.model, data.shape, data.classes)
+        flat = Flat(model)
+    with _blame(loaded):
+        steps = steps_of(run, batches)
+        if run.regularizers or any(customs(run)):  # ours are in order once their options are, and take a second to make
+            LocalTrainer(run, model, model, batches, torch.device("cpu"))
     data.close()
-    torch.manual_seed(run.seed)
-    model = models.build(run.model, data.shape, data.classes)
-    optimizers.build(run.optimizer, model.parameters())
-    flat = Flat(model)
+    seats = min(run.run.max_workers, max(2 * run.run.workers, run.run.workers + 8))
     vector = flat.dimension * flat.vector.element_size()
-    slots = getattr(run.exchange, "slots", 0)
-    seats = min(run.run.max_workers, max(2 * count, count + 8))
-    words = -(-layout.size(seats) * layout.WORD // _PAGE) * _PAGE
-    needed = count * ((slots + _PUBLICATIONS) * vector + words) + vector
-    if needed > _free(root()):
-        raise ValueError(no_room(root(), needed))
-    collective = bool(method.collective)
-    return Plan(loaded, directory, count, seats, flat.dimension, steps, needed, collective)
+    needed = shared_memory(run.run.workers, seats, vector, getattr(exchange, "slots", 0))
+    _check_room(needed)
+    samples = batches.batch_size * run.train.grad_accum_steps
+    return Plan(loaded, directory, resume != NOT_RESUMED, method, seats, flat.dimension, steps, samples, needed)
+
+
+def shared_memory(workers: int, seats: int, vector: int, slots: int) -> int:
+    """Bytes a job takes: control words, slots and two publications a worker, and the initial weights of gossip.
+
+    Args:
+        vector: bytes of a weight vector.
+        slots: a worker's.
+    """
+    words = _pages(layout.size(seats) * layout.WORD)
+    a_worker = words + slots * _pages(vector) + _pages(_PUBLICATIONS * vector)
+    return workers * a_worker + (_pages(vector) if slots else 0) + 2 * _PAGE
+
+
+def _pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+def _check_room(needed: int) -> None:
+    where = root()
+    if not where.is_dir():
+        raise ValueError(f"got shared-memory directory {where}, which does not exist; set GOSGD_SHM_DIR")
+    if needed > _free(where):
+        remove_stale()
+    if needed > _free(where):
+        raise ValueError(no_room(where, needed))
 
 
 def _free(where: Path) -> int:
-    try:
-        state: Any = os.statvfs(where)
-    except OSError:
-        return 0
+    state = os.statvfs(where)
     return int(state.f_bavail * state.f_frsize)
+
+
+@contextlib.contextmanager
+def _blame(loaded: Loaded[Run], section: str | None = None) -> Iterator[None]:
+    """Put the file, and the line of the section, before what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        document = parse(loaded.text, lambda line: Place(f"{loaded.path}:{line}", line))
+        where = [str(loaded.path)] if section is None else [document.place((section,)).label, section]
+        raise ConfigError(": ".join([*where, str(error)])) from error

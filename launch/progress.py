@@ -1,13 +1,16 @@
 """What the user sees of a running job: a bar over all workers' steps, and the table at the end.
 
-Imports gossip and trainers. The bar reads the workers' own counters in shared memory and the evaluations they wrote; no
-worker is asked for anything.
+Imports launch.plan and gossip. The bar reads the workers' own counters in shared memory and the evaluations they wrote;
+no worker is asked for anything.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import time
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,70 +22,107 @@ from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.layout import State
 from gossip.transports.shared_memory import View
-from trainers.run_directory import RunDirectory
-from trainers.schema import Run
+from launch.plan import Plan
 
-_PERIOD_S = 0.25
+_PERIOD_S = 0.5
+_PLAIN_PERIOD_S = 30.0
+_RATE_OVER_S = 10.0
 
 
 class Progress:
-    """A progress bar over the local steps of all workers.
+    """A progress bar over the local steps of all workers; a line now and then where nobody watches a terminal.
 
     Args:
-        run: tells how many steps there are to do, unless it says epochs; the bar is open-ended then.
-        directory: of the run.
+        plan: of the job.
         job: where the workers meet.
-        workers: M.
     """
 
-    def __init__(
-        self, run: Run, directory: RunDirectory, job: JobDirectory, workers: int, total: int | None = None
-    ) -> None:
-        self._directory = directory
+    def __init__(self, plan: Plan, job: JobDirectory) -> None:
+        self._plan = plan
         self._view = View(job)
-        per_worker = run.train.steps if total is None else total
-        self._bar = tqdm(
-            total=per_worker and per_worker * workers,
-            unit="step",
-            desc=f"{run.exchange.method} x{workers}",
-            dynamic_ncols=True,
-            mininterval=_PERIOD_S,
-        )
+        self._bar: tqdm[Any] | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=plan.workers * plan.steps,
+                unit="step",
+                desc=f"{plan.run.exchange.method} x{plan.workers}",
+                dynamic_ncols=True,
+            )
+        self._drawn = time.monotonic()
+        self._done: deque[tuple[float, int]] = deque()
+        self._metrics = plan.directory.metrics
+        self._read = self._metrics.stat().st_size if self._metrics.exists() else 0
+        self._newest = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._evaluations = 0
+
+    def step(self) -> int:
+        """The step that every worker has reached; 0 before the last of them has begun."""
+        words = [self._view.open(member) for member in self._view.members()]
+        return min((own[layout.STEP] for own in words), default=0) if len(words) >= self._plan.workers else 0
+
+    def ending(self) -> bool:
+        """Whether a worker has left at the end of its training: who comes now would find nobody to join."""
+        gone = [words for words in map(self._view.open, self._view.members()) if words[layout.STATE] == State.GONE]
+        if self._plan.run.train.stop == "total":
+            return bool(gone) and self._made() >= self._plan.workers * self._plan.steps
+        return any(words[layout.STEP] >= self._plan.steps for words in gone)
 
     def update(self) -> None:
-        """Read the counters and draw."""
-        members = self._view.members()
-        now = sum(min(self._view.open(member)[layout.STEP], self._limit()) for member in members)
-        alive = sum(self._view.open(m)[layout.STATE] in (State.JOINING, State.ACTIVE) for m in members)
-        if now > self._bar.n:
-            self._bar.update(now - self._bar.n)
-        self._bar.set_postfix_str(", ".join([f"{alive} workers", *self._newest()]), refresh=False)
+        """Read the counters and draw, if the last time was not just now."""
+        now = time.monotonic()
+        if now - self._drawn >= (_PLAIN_PERIOD_S if self._bar is None else _PERIOD_S):
+            self._drawn = now
+            self._draw(now)
 
-    def _limit(self) -> int:
-        return int(self._bar.total) if self._bar.total else 1 << 62
+    def _made(self) -> int:
+        return sum(self._view.open(member)[layout.DONE] for member in self._view.everybody())
 
-    def _newest(self) -> list[str]:
+    def _position(self) -> int:
+        if self._plan.run.train.stop == "total":
+            return min(self._made(), self._plan.workers * self._plan.steps)
+        newest = map(self._view.open, self._view.members())
+        return sum(min(words[layout.STEP], self._plan.steps) for words in newest)
+
+    def _draw(self, now: float) -> None:
+        self._done.append((now, self._made()))
+        while now - self._done[0][0] > _RATE_OVER_S and len(self._done) > 2:
+            self._done.popleft()
+        (then, before), (_, after) = self._done[0], self._done[-1]
+        rate = (after - before) * self._plan.samples / (now - then) if now > then else 0.0
+        figures = ", ".join(part for part in (f"{rate:,.0f} samples/s" if rate else "", self._evaluation()) if part)
+        position = self._position()
+        if self._bar is None:
+            self.say(f"{position:,} of {self._plan.workers * self._plan.steps:,} steps, {figures}".rstrip(", "))
+            return
+        self._bar.n = position
+        self._bar.set_postfix_str(figures, refresh=True)
+
+    def _evaluation(self) -> str:
+        """The newest evaluation of this run; what an earlier one wrote to the same file is left out."""
         try:
-            last = self._directory.metrics.read_bytes().splitlines()[-1]
-            line: dict[str, Any] = json.loads(last)
-        except (OSError, IndexError, ValueError):
-            return []
-        return [f"test accuracy {line['test_accuracy']:.4f}", f"loss {line['test_loss']:.4f}"]
+            with self._metrics.open("rb") as file:
+                file.seek(self._read)
+                whole, _, _ = file.read().rpartition(b"\n")
+            if whole:
+                self._read += len(whole) + 1
+                line: dict[str, Any] = json.loads(whole.rpartition(b"\n")[2])
+                self._newest = f"test accuracy {line['test_accuracy']:.2%}, loss {line['test_loss']:.4f}"
+        except (OSError, ValueError, KeyError):  # not there yet, or nothing that could be shown
+            pass
+        return self._newest
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._bar.write(text, file=self._bar.fp)
+        tqdm.write(text, file=sys.stderr)
 
     def in_background(self) -> Self:
         """Draw from a thread, for a worker that has other things to do."""
-        self._thread = threading.Thread(target=self._draw, name="gosgd-progress", daemon=True)
+        self._thread = threading.Thread(target=self._keep_drawing, name="gosgd-progress", daemon=True)
         self._thread.start()
         return self
 
-    def _draw(self) -> None:
+    def _keep_drawing(self) -> None:
         while not self._stop.wait(_PERIOD_S):
             self.update()
 
@@ -91,8 +131,9 @@ class Progress:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self.update()
-        self._bar.close()
+        if self._bar is not None:
+            self._draw(time.monotonic())
+            self._bar.close()
 
     def __enter__(self) -> Self:
         return self

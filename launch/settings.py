@@ -1,16 +1,44 @@
-"""What the launcher and its workers agree on. Imports trainers.schema."""
+"""A run's configuration as the command line means it. Imports configs and trainers.schema."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
+
+from configs import ConfigError, Custom, Loaded, import_object, load
+from launch.arguments import NOT_RESUMED
+from launch.process import let_users_modules_be_found
 from trainers.schema import Run
 
-SUPERVISOR = "GOSGD_SUPERVISOR"
-"""Environment variable with the launcher's process id; a worker ends when that process does."""
 
-NOT_RESUMED = "never"
-RESUME = "go on from the newest checkpoints of the run directory (auto) or of another one (DIR)"
+def read(config: str, overrides: Sequence[str], workers: int | None = None) -> Loaded[Run]:
+    """A run's configuration, with the number of workers that the command line asks for.
+
+    Raises:
+        ValueError: a mistake in the configuration, a component of the user's own that cannot be found, or more workers
+            than there are seats.
+    """
+    let_users_modules_be_found()
+    loaded = load(config, overrides, Run)
+    run = loaded.config
+    for section, path in customs(run):
+        try:
+            import_object(path)
+        except ValueError as error:
+            raise ConfigError(f"{loaded.path}: {section}: {error}") from error
+    if workers is None or workers == run.run.workers:
+        return loaded
+    if not 1 <= workers <= run.run.max_workers:
+        raise ConfigError(
+            f"{loaded.path}: got {workers} workers, expected 1 to run.max_workers = {run.run.max_workers}; raise it or"
+            " ask for fewer"
+        )
+    asked_for = run.run.model_copy(update={"workers": workers})
+    return dataclasses.replace(loaded, config=run.model_copy(update={"run": asked_for}))
 
 
 def run_folder(run: Run, resume: str) -> Path:
@@ -18,3 +46,14 @@ def run_folder(run: Run, resume: str) -> Path:
     if resume not in (NOT_RESUMED, "auto"):
         return Path(resume)
     return Path(run.run.dir or Path("runs") / run.name)
+
+
+def customs(config: BaseModel) -> Iterator[tuple[str, str]]:
+    """(section, path) of every component of the user's own."""
+    for name, value in config:
+        entries: list[Any] = value if isinstance(value, list) else [value]
+        for entry in entries:
+            if isinstance(entry, Custom):
+                yield name, str(getattr(entry, next(iter(type(entry).model_fields))))
+            elif isinstance(entry, BaseModel):
+                yield from ((f"{name}.{inner}", path) for inner, path in customs(entry))

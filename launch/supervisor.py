@@ -1,227 +1,186 @@
-"""Starts the workers of one host and looks after them. Imports launch.plan, launch.progress and torch's processes.
+"""Starts the workers of one host and looks after them. Imports launch's lower modules and torch's elastic processes.
 
-Each worker has a process context of its own, so that the one that fails is restarted alone; the workers of a collective
-method can only go on together, so there one failure ends all.
+A worker that fails is restarted alone; the workers of a collective method can only go on together, so there one failure
+ends all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import signal
-import sys
 import time
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import PContext, start_processes
+from torch.distributed.elastic.multiprocessing import SignalException
 
-from gossip import layout
 from gossip.directory import JobDirectory
-from gossip.job import JOB
-from gossip.layout import State
-from gossip.transports.shared_memory import View
-from launch.logs import WorkerLogs
+from launch.errors import DONE, MISTAKE, RunFailedError, said, say
 from launch.plan import Plan
 from launch.progress import Progress, table
-from launch.settings import SUPERVISOR
+from launch.seat import Seat
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _POLL_S = 0.05
-_INTERRUPT_S = 2.0
+_INTERRUPT_S = 2.5
+_FAILURE_S = 10.0
 _BACK_OFF_S = 8.0
 _LAST_LINES = 12
 
 
-@dataclass
-class Seat:
-    """One worker: its present process, and how often it was started."""
-
-    rank: int
-    context: PContext | None = None
-    logs: WorkerLogs | None = None
-    attempt: int = -1
-    due: float = 0.0
-    done: bool = False
-
-
-@dataclass
 class Supervisor:
     """Runs a planned job to its end.
 
     Args:
         plan: of the job.
-        resume: whether the workers go on from checkpoints.
     """
 
-    plan: Plan
-    resume: bool
-    seats: list[Seat] = field(default_factory=list)
-    interrupted: int = 0
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._interrupted = 0
+        self._signals = 0
 
     def run(self) -> int:
-        """Start, watch, restart, tidy up. Returns the exit code: 0 done, 2 a mistake of the user's that only a worker
-        could see, 1 any other failure, 128 + the signal's number after an interrupt."""
+        """Start, watch, restart, tidy up.
+
+        Returns:
+            The exit code: 0 done, 128 + the signal's number after an interrupt.
+
+        Raises:
+            ValueError: a mistake of the user's that only a worker could see.
+            RunFailedError: the job cannot go on.
+        """
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         plan = self.plan
         job = JobDirectory.create(plan.seats, plan.workers)
-        self._view = View(job)
-        self._job = job
         try:
             plan.directory.prepare(plan.loaded, plan.workers)
-            self.seats = [Seat(rank) for rank in range(plan.workers)]
-            with Progress(plan.run, plan.directory, job, plan.workers, plan.steps) as self._progress:
-                for seat in self.seats:
-                    self._start(seat)
-                code = self._watch()
+            self._seats = [Seat(rank, plan, job) for rank in range(plan.workers)]
+            with Progress(plan, job) as self._progress:
+                self._listen()
+                try:
+                    self._watch()
+                except (RunFailedError, ValueError):
+                    self._stop(_FAILURE_S)
+                    raise
+                finally:
+                    self._stop(0.0)
+                step = self._progress.step()
         finally:
-            self._stop_all(0.0)
             job.remove()
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
-        return self._report(code)
+        return self._report(step)
+
+    def _listen(self) -> None:
+        for number in _SIGNALS:
+            if self._before[number] is not signal.SIG_IGN:
+                signal.signal(number, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = number
+        self._interrupted = self._interrupted or number
+        self._signals += 1
 
     def _start(self, seat: Seat) -> None:
-        plan, threads = self.plan, str(self.plan.run.train.threads)
-        seat.attempt += 1
-        seat.logs = WorkerLogs(plan.directory.logs, seat.rank)
-        environment = {
-            "RANK": str(seat.rank),
-            "LOCAL_RANK": str(seat.rank),
-            "WORLD_SIZE": str(plan.workers),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
-            "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS", threads),
-            "PYTHONSAFEPATH": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            JOB: str(self._job.path),
-            SUPERVISOR: str(os.getpid()),
-        }
-        arguments = ["-m", "launch.train", str(plan.directory.resolved), *(["--resume", "auto"] if self.resume else [])]
-        seat.context = start_processes(
-            name=f"worker-{seat.rank}",
-            entrypoint=sys.executable,
-            args={0: tuple(arguments)},
-            envs={0: environment},
-            logs_specs=seat.logs,
-        )
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # starting a context installs handlers that raise
-            signal.signal(number, self._interrupt)
+        try:
+            seat.start()
+        except SignalException as stop:
+            self._interrupt(stop.sigval, None)
+        finally:  # starting a context installs handlers that raise
+            self._listen()
         if seat.attempt:
             self._event("restart", seat)
 
-    def _watch(self) -> int:
-        while not all(seat.done for seat in self.seats):
-            if self.interrupted:
-                self._stop_all(_INTERRUPT_S)
-                return 128 + self.interrupted
-            for seat in self.seats:
-                if seat.context is None:
-                    if not seat.done and time.monotonic() >= seat.due:
-                        self._start(seat)
-                    continue
-                result = seat.context.wait(timeout=0)
-                if result is None:
-                    continue
-                seat.context = None
-                if not result.is_failed():
-                    seat.done = True
-                    continue
-                code = self._failed(seat, result.failures[0].exitcode)
-                if code:
-                    self._stop_all(_INTERRUPT_S)
-                    return code
+    def _watch(self) -> None:
+        while not all(seat.done for seat in self._seats):
+            for seat in self._seats:
+                if not (seat.done or seat.running or self._interrupted) and time.monotonic() >= seat.due:
+                    self._start(seat)
+            if self._interrupted:
+                self._stop(_INTERRUPT_S)
+                return
+            ended = [(seat, code) for seat in self._seats if (code := seat.poll()) is not None]
+            for seat, code in ended:
+                seat.done = code == 0
+            if failures := [(seat, code) for seat, code in ended if code]:
+                self._judge(failures)
             self._progress.update()
             time.sleep(_POLL_S)
-        return 0
 
-    def _failed(self, seat: Seat, exit_code: int) -> int:
-        """Decide what a failure means: 0 to go on, else the exit code of the whole job."""
-        self._event("failure", seat, exit_code)
-        cause = (
-            f"was killed by {signal.Signals(-exit_code).name}"
-            if exit_code < 0
-            else f"failed with exit code {exit_code}"
-        )
-        if exit_code == 2:
-            self._complain(seat, None)
-            return 2
-        if self.plan.collective:
-            self._complain(
-                seat, f"worker {seat.rank} {cause}; a {self.plan.run.exchange.method} job ends with any of its workers"
-            )
-            return 1
-        if self._finishing():
-            self._progress.say(f"worker {seat.rank} {cause} while the job was ending; it is not restarted")
+    def _judge(self, failures: list[tuple[Seat, int]]) -> None:
+        """Decide what failures mean for the job: the end, or a restart."""
+        for seat, code in failures:
+            self._event("failure", seat, **({"signal": -code} if code < 0 else {"exit_code": code}))
+        for seat, code in failures:
+            if code == MISTAKE and seat.attempt == 0:  # later attempts have shown that the job itself is in order
+                raise ValueError(said("\n".join(seat.output())) or f"worker {seat.rank} refused to start")
+        if self.plan.method.collective:
+            # A worker that merely lost its peer fails a moment after that peer did.
+            seat, code = min(failures, key=lambda failure: (failure[1] > 0, _written(failure[0])))
+            raise self._failed(seat, code, f"a {self.plan.run.exchange.method} job ends with any of its workers")
+        for seat, code in failures:
+            self._restart(seat, code)
+
+    def _restart(self, seat: Seat, code: int) -> None:
+        """Let a worker be started again, unless there is nobody to join any more or it has failed too often."""
+        restarts = self.plan.run.run.restarts
+        if self.plan.method.rejoins and self._progress.ending():
             seat.done = True
-            return 0
-        if seat.attempt >= self.plan.run.run.restarts:
-            self._complain(seat, f"worker {seat.rank} {cause}; its {self.plan.run.run.restarts} restarts are used up")
-            return 1
-        delay = min(_BACK_OFF_S, 2.0 ** (seat.attempt - 1)) if seat.attempt else 0.0
-        seat.due = time.monotonic() + delay
-        self._progress.say(f"worker {seat.rank} {cause}; starting it again")
-        return 0
+            self._progress.say(f"worker {seat.rank} {_cause(code)} while the job was ending; it is not restarted")
+        elif seat.attempt >= restarts:
+            raise self._failed(seat, code, f"its {restarts} restarts (run.restarts) are used up")
+        else:
+            delay = min(_BACK_OFF_S, 2.0 ** (seat.attempt - 1)) if seat.attempt else 0.0
+            seat.due = time.monotonic() + delay
+            self._progress.say(
+                f"worker {seat.rank} {_cause(code)}; restart {seat.attempt + 1} of {restarts}"
+                + (f" in {delay:.0f} s" if delay else "")
+            )
 
-    def _finishing(self) -> bool:
-        """Whether a worker has left in good order: who comes now would find nobody to join."""
-        return any(self._view.open(member)[layout.STATE] == State.GONE for member in self._view.members())
-
-    def _complain(self, seat: Seat, reason: str | None) -> None:
-        """Say why the job ends: a worker's own words, and where all of them are."""
+    def _failed(self, seat: Seat, code: int, why: str) -> RunFailedError:
         assert seat.logs is not None
-        said = seat.logs.stderr
-        lines = said.read_text(errors="replace").splitlines() if said.exists() else []
-        if reason is None:
-            self._progress.say("\n".join(line for line in lines if line)[-1000:])
-            return
-        self._progress.say("\n".join([*lines[-_LAST_LINES:], f"gosgd: {reason}; its log: {said}"]))
+        for line in seat.output()[-_LAST_LINES:]:
+            self._progress.say(f"worker {seat.rank} | {line}")
+        return RunFailedError(f"worker {seat.rank} {_cause(code)}; {why}; its log: {seat.logs.stderr}")
 
-    def _event(self, event: str, seat: Seat, exit_code: int | None = None) -> None:
+    def _event(self, event: str, seat: Seat, **figures: int) -> None:
         line: dict[str, Any] = {"time": time.time(), "event": event, "worker": seat.rank, "attempt": seat.attempt}
-        if exit_code is not None:
-            line["exit_code"] = exit_code
         with (self.plan.directory.path / "events.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line | figures) + "\n")
 
-    def _stop_all(self, patience_s: float) -> None:
-        """SIGTERM to everybody at once, SIGKILL to whoever is still there when patience ends."""
-        contexts = [seat.context for seat in self.seats if seat.context is not None]
-        pids = [pid for context in contexts for pid in context.pids().values()]
-        for pid in pids:
-            _signal(pid, signal.SIGTERM if patience_s else signal.SIGKILL)
-        deadline = time.monotonic() + patience_s
-        running = [context for context in contexts if context.wait(timeout=0) is None]
-        while running and time.monotonic() < deadline:
+    def _stop(self, patience_s: float) -> None:
+        """SIGTERM to everybody at once, SIGKILL to whoever is left when patience ends or a second signal comes."""
+        running = [seat for seat in self._seats if seat.running]
+        for seat in running:
+            seat.terminate()
+        deadline, signals = time.monotonic() + patience_s, self._signals
+        while running and time.monotonic() < deadline and self._signals == signals:
             time.sleep(0.02)
-            running = [context for context in running if context.wait(timeout=0) is None]
-        for context in running:
-            for pid in context.pids().values():
-                _signal(pid, signal.SIGKILL)
-            context.close(signal.SIGKILL, timeout=2)
-        for seat in self.seats:
-            seat.context = None
+            running = [seat for seat in running if seat.poll() is None]
+        for seat in running:
+            seat.kill()
 
-    def _report(self, code: int) -> int:
+    def _report(self, step: int) -> int:
         directory = self.plan.directory
         summary = directory.read_summary()
-        if self.interrupted:
-            print(f"gosgd: interrupted; go on with: gosgd train ... --resume {directory.path}", file=sys.stderr)
-            return code
-        if code:
-            return code
+        if self._interrupted:
+            say(f"interrupted after step {step}; go on with --resume auto (run directory {directory.path})")
+            return 128 + self._interrupted
         if summary is None:
-            print(f"gosgd: the workers ended without a consensus model; see {directory.logs}", file=sys.stderr)
-            return 1
+            raise RunFailedError(
+                f"all workers ended and none of them wrote {directory.summary}, see {directory.logs};"
+                " go on with --resume auto"
+            )
         print(table(summary, directory.path))
-        return 0
+        return DONE
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)  # a worker leads a session of its own: its loader processes go with it
+def _cause(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+
+
+def _written(seat: Seat) -> float:
+    """When a worker last wrote to its log."""
+    return seat.logs.stderr.stat().st_mtime if seat.logs is not None and seat.logs.stderr.exists() else 0.0

@@ -41,15 +41,21 @@ class RunDirectory:
         self.logs = self.path / "logs"
         self.final = self.path / "final"
         self.summary = self.final / "summary.json"
+        self._earlier: tuple[int, int] | None = None
 
     def check(self, resume: bool) -> None:
         """Refuse to write over another run.
 
         Raises:
-            ValueError: the directory holds something and `resume` is not wanted, or it cannot be a directory.
+            ValueError: the directory holds something and `resume` is not wanted, or it cannot be made or written to.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"run.dir: got {self.path}, which is a file; expected a directory")
+        nearest = next(path for path in [self.path, *self.path.absolute().parents] if os.access(path, os.F_OK))
+        if not nearest.is_dir():
+            raise ValueError(f"run.dir: got {nearest}, which is a file; expected a directory")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"run.dir: got {self.path}, where {nearest} is not writable; expected a directory of yours"
+            )
         if not resume and self.path.is_dir() and any(self.path.iterdir()):
             raise ValueError(
                 f"run.dir: got {self.path}, which is not empty; expected a new directory (run.dir=...) or --resume auto"
@@ -61,17 +67,21 @@ class RunDirectory:
         (self.path / "config.yaml").write_text(loaded.text)
         self.resolved.write_text(dump(loaded.config))
         (self.path / "env.json").write_text(json.dumps(environment() | {"workers": workers}, indent=2) + "\n")
+        self._earlier = self._stamp()
 
-    def read_summary(self, wait_s: float = 0.0) -> dict[str, Any] | None:
-        """The figures of the finished run, or None; whoever was last to leave may still be writing them."""
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                return json.loads(self.summary.read_text())  # type: ignore[no-any-return]
-            except FileNotFoundError:
-                if time.monotonic() >= deadline:
-                    return None
-                time.sleep(0.02)
+    def read_summary(self) -> dict[str, Any] | None:
+        """The final figures, or None before the run that this object prepared has written its own."""
+        if self._stamp() in (None, self._earlier):
+            return None
+        return json.loads(self.summary.read_text())  # type: ignore[no-any-return]
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """What tells the present `summary.json` from one that another run wrote."""
+        try:
+            state = self.summary.stat()
+        except FileNotFoundError:
+            return None
+        return state.st_ino, state.st_mtime_ns
 
     def worker(self, rank: int) -> Path:
         """Folder of worker `rank`'s own metrics, made if need be."""

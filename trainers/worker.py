@@ -210,6 +210,7 @@ class Worker:
         exchange = self.exchange
         if self._interrupted and isinstance(exchange, Collective):
             exchange.abandon()  # the others may be in another step: nothing can be averaged, all is in the checkpoints
+            exchange.release(last=False)
             return
         exchange.publish()
         last = exchange.leave(INTERRUPTED_S if self._interrupted else 60.0)

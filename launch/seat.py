@@ -1,0 +1,114 @@
+"""One worker of a supervised job: its present process, how often it was started, its logs.
+
+Imports launch.plan, launch.logs and torch's elastic processes. Every process has a context of its own, because a
+context ends all its processes when one of them fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from torch.distributed.elastic.multiprocessing import PContext, start_processes
+
+from gossip.directory import JobDirectory
+from gossip.job import JOB
+from launch.logs import WorkerLogs
+from launch.plan import Plan
+from launch.process import SUPERVISOR
+
+_KILLED_S = 5.0
+
+
+class Seat:
+    """One worker, whichever process it is at the moment.
+
+    Args:
+        rank: of the worker.
+        plan: of the job.
+        job: where the workers meet.
+
+    Attributes:
+        attempt: how often it was restarted; -1 before the first start.
+        due: when it is to be started, on the monotonic clock.
+        done: whether it is not to be started again.
+    """
+
+    def __init__(self, rank: int, plan: Plan, job: JobDirectory) -> None:
+        self.rank, self._plan, self._job = rank, plan, job
+        self.attempt = -1
+        self.due = 0.0
+        self.done = False
+        self.logs: WorkerLogs | None = None
+        self._context: PContext | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a process, as far as the last `poll` knew."""
+        return self._context is not None
+
+    def start(self) -> None:
+        """Start its process, in a session of its own, with its output in log files of this attempt."""
+        threads = str(self._plan.run.train.threads)
+        environment = {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.rank),
+            "WORLD_SIZE": str(self._plan.workers),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+            "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS", threads),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            JOB: str(self._job.path),
+            SUPERVISOR: str(os.getpid()),
+        }
+        resume = ["--resume", "auto"] if self._plan.resume else []
+        self.attempt += 1
+        self.logs = WorkerLogs(self._plan.directory.logs, self.rank)
+        self._context = start_processes(
+            name=f"worker-{self.rank}",
+            entrypoint=sys.executable,
+            args={0: ("-m", "launch.train", str(self._plan.directory.resolved), *resume)},
+            envs={0: environment},
+            logs_specs=self.logs,
+        )
+
+    def poll(self) -> int | None:
+        """The exit code once the process has ended, negative for a signal; loader processes it left are ended too."""
+        if self._context is None:
+            return None
+        pid = self._context.pids()[0]
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        self._signal_group(pid)  # before it is reaped, while its id cannot be anybody else's
+        result = self._context.wait(timeout=0)
+        assert result is not None
+        self._context = None
+        return result.failures[0].exitcode if result.is_failed() else 0
+
+    def terminate(self) -> None:
+        """Ask it to save and leave. Its loader processes are not asked: it needs them to end its step."""
+        if self._context is not None:
+            os.kill(self._context.pids()[0], signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and its loader processes at once."""
+        if self._context is None:
+            return
+        self._signal_group(self._context.pids()[0])
+        deadline = time.monotonic() + _KILLED_S
+        while self.poll() is None and self.running and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def output(self) -> list[str]:
+        """What its present or last process wrote to stderr."""
+        if self.logs is None or not self.logs.stderr.exists():
+            return []
+        return [line for line in self.logs.stderr.read_text(errors="replace").splitlines() if line.strip()]
+
+    @staticmethod
+    def _signal_group(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)

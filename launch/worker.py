@@ -1,0 +1,151 @@
+"""What the process of one worker does. Imports launch's lower modules, trainers and gossip.
+
+Under `gosgd train` the launcher has prepared the run directory, and the configuration is the directory's own
+`config.resolved.yaml`. Under torchrun rank 0 does what the launcher would, while the others wait for its verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from configs import load
+from gossip import layout
+from gossip.job import Job
+from gossip.methods.base import wait_until
+from gossip.transports.shared_memory import View
+from launch.arguments import NOT_RESUMED
+from launch.errors import DONE, FAILED, MISTAKE, say
+from launch.plan import Plan, make_plan
+from launch.process import orphaned
+from launch.progress import Progress, table
+from launch.settings import read
+from trainers.files import write_atomically
+from trainers.run_directory import RunDirectory
+from trainers.schema import Run
+from trainers.worker import Worker
+
+_VERDICT = "verdict.json"
+_PATIENCE_S = 10.0
+
+
+def work(config: str, overrides: Sequence[str], resume: str) -> int:
+    """Find this worker's place and train. Returns the exit code; failures other than the user's mistakes are raised."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        job = Job.from_environment()
+    except ValueError as error:
+        say(error)
+        return MISTAKE
+    try:
+        if job.supervised:
+            run = load(config, overrides, Run).config
+            return _train(run, RunDirectory(Path(config).parent), job, resume != NOT_RESUMED)
+        _heed_signals()
+        if job.rank:
+            return _follow(job)
+        return _lead(job, config, overrides, resume)
+    except BaseException:
+        job.abort()
+        raise
+    finally:
+        if not job.supervised or orphaned():
+            job.directory.let_go()
+
+
+def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> int:
+    worker: Worker | None = None
+    try:
+        worker = Worker(run, directory, job, resume)
+        worker.work()
+    except ValueError as error:
+        if worker is not None and worker.exchange.transport.words[layout.DONE]:
+            raise  # it has trained: what was asked for is in order
+        if job.supervised:
+            traceback.print_exc()
+        if _first(job, "said"):
+            say(error)
+        job.abort()
+        return MISTAKE
+    return DONE
+
+
+def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
+    """Rank 0 under torchrun: check, prepare, train, and print the table when the last worker has written it."""
+    if resume == NOT_RESUMED and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        resume = "auto"  # torchrun restarts all workers together
+    try:
+        plan = make_plan(read(config, overrides, job.workers), resume)
+        plan.directory.prepare(plan.loaded, plan.workers)
+    except ValueError as error:
+        say(error)
+        _tell(job, {"refused": True})
+        # torchrun ends everybody as soon as one ends: let the others end by themselves.
+        heard = [job.directory.path / f"refused-{rank}" for rank in range(1, job.workers)]
+        wait_until(lambda: all(path.exists() for path in heard), _PATIENCE_S)
+        return MISTAKE
+    view = View(job.directory)
+    _tell(job, {"directory": str(plan.directory.path.absolute()), "resume": plan.resume})
+    with Progress(plan, job.directory).in_background():
+        code = _train(plan.run, plan.directory, job, plan.resume)
+        summary = _last_word(plan, job, view) if code == DONE else None
+    if summary is not None and not summary["interrupted"]:
+        print(table(summary, plan.directory.path))
+    return code
+
+
+def _follow(job: Job) -> int:
+    """The other ranks under torchrun."""
+    verdict = job.directory.path / _VERDICT
+    while not verdict.exists():
+        if not job.directory.path.exists():
+            return FAILED  # rank 0 failed, and has said so
+        time.sleep(0.01)
+    told = json.loads(verdict.read_text())
+    if "refused" in told:
+        (job.directory.path / f"refused-{job.rank}").touch()
+        return MISTAKE
+    directory = RunDirectory(told["directory"])
+    return _train(load(directory.resolved, [], Run).config, directory, job, told["resume"])
+
+
+def _tell(job: Job, verdict: dict[str, Any]) -> None:
+    write_atomically(job.directory.path / _VERDICT, lambda draft: draft.write_text(json.dumps(verdict)))
+
+
+def _last_word(plan: Plan, job: Job, view: View) -> dict[str, Any] | None:
+    """The final figures, once whoever leaves last has written them; None if nobody will."""
+    _heed_signals()
+    while not all(view.dead(member) for member in view.members() if member.seat != job.rank):
+        time.sleep(0.05)
+    return plan.directory.read_summary()
+
+
+def _first(job: Job, name: str) -> bool:
+    """Whether no other worker of this job has come here before; where a launcher reads the logs, all may."""
+    if job.supervised:
+        return True
+    try:
+        (job.directory.path / name).touch(exist_ok=False)
+    except (FileExistsError, FileNotFoundError):
+        return False
+    return True
+
+
+def _heed_signals() -> None:
+    """Outside of training a signal ends the process, but not without tidying up."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
