@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gossip.directory import JobDirectory
@@ -21,7 +21,8 @@ from gossip.directory import JobDirectory
 JOB = "GOSGD_JOB"
 """Environment variable with the job directory's path, set by the launcher for its workers."""
 
-_built = 0
+_stores: list[Store] = []
+"""One for each exchange built; kept, because where no launcher serves the store, rank 0's object does."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,14 @@ def _integer(name: str, default: int) -> int:
 
 def _agree(rank: int, workers: int) -> JobDirectory:
     """Let rank 0 make the directory and tell the others; each exchange of a process has its own."""
-    global _built
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
         raise ValueError(
             f"got WORLD_SIZE={workers} without MASTER_ADDR and MASTER_PORT, expected the environment that torchrun"
             " sets; start the program with torchrun --nproc-per-node=N"
         )
     shared, _, _ = next(iter(rendezvous("env://", rank, workers)))
-    store = PrefixStore(f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_built}", shared)
-    _built += 1
+    store = PrefixStore(f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}", shared)
+    _stores.append(shared)
     if rank == 0:
         directory = JobDirectory.create(workers, workers)
         store.set("directory", str(directory.path))

@@ -20,19 +20,23 @@ from gossip.transports.shared_memory import SharedMemory
 _log = logging.getLogger("gosgd")
 
 
-def agree_on_weights(transport: SharedMemory, vector: Tensor, keep: bool, interrupted: Callable[[], bool]) -> None:
+def agree_on_weights(
+    transport: SharedMemory, vector: Tensor, keep: bool, deadline: float, interrupted: Callable[[], bool]
+) -> None:
     """Give all founders the same initial weights: those of the lowest seat that is there to offer them.
 
     Args:
         vector: [D]; replaced unless this worker's weights are the ones agreed on.
         keep: whether to keep one's own weights (of a run that is resumed) and at most offer them.
+        deadline: on the monotonic clock; then those that have not appeared are no longer waited for.
         interrupted: asked while waiting.
     """
     initial = transport.directory.path / "initial"
     while not initial.exists() and not interrupted():
-        if keep and not _lowest_founder(transport):
+        lowest = _lowest_founder(transport, wait=time.monotonic() < deadline)
+        if keep and not lowest:
             return
-        if _lowest_founder(transport):
+        if lowest:
             draft = transport.file(transport.me, "initial")
             transport.tensor(draft, transport.dimension, create=True).copy_(vector)
             try:
@@ -47,18 +51,17 @@ def agree_on_weights(transport: SharedMemory, vector: Tensor, keep: bool, interr
         vector.copy_(transport.tensor(initial, transport.dimension))
 
 
-def _lowest_founder(transport: SharedMemory) -> bool:
+def _lowest_founder(transport: SharedMemory, wait: bool) -> bool:
     counts = transport.generations()
     for seat in range(transport.me.seat):
-        if counts[seat] == 0 or (counts[seat] == 1 and not transport.dead(Member(seat, 0))):
+        if (wait and counts[seat] == 0) or (counts[seat] == 1 and not transport.dead(Member(seat, 0))):
             return False
     return True
 
 
-def wait_for_founders(transport: SharedMemory, timeout_s: float, interrupted: Callable[[], bool]) -> None:
+def wait_for_founders(transport: SharedMemory, deadline: float, interrupted: Callable[[], bool]) -> None:
     """Wait until every founder's seat has been taken by somebody who is ready, died, or is joining."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and not interrupted():
+    while not interrupted():
         counts = transport.generations()
         late = [
             seat
@@ -67,9 +70,10 @@ def wait_for_founders(transport: SharedMemory, timeout_s: float, interrupted: Ca
         ]
         if not late or transport.claimant("started") is not None:
             return
+        if time.monotonic() > deadline:
+            _log.warning("worker %d: starts without workers %s, which have not come up", transport.me.seat, late)
+            return
         time.sleep(0.001)
-    if not interrupted():
-        _log.warning("worker %d: started without workers %s after %.0f s", transport.me.seat, late, timeout_s)
 
 
 def _starting(transport: SharedMemory, member: Member) -> bool:

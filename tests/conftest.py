@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_memory_of_these_tests():
-    """A place of their own for job directories, so that other jobs on this machine neither disturb nor are disturbed."""
+    """A place of their own for job directories: other jobs on this machine neither disturb nor are disturbed."""
     if not Path("/dev/shm").is_dir():
         yield
         return

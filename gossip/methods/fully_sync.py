@@ -25,14 +25,25 @@ class FullySync(Collective):
     """Gradient averaging by torch's DistributedDataParallel, which overlaps it with the backward pass."""
 
     Options = FullySyncConfig
+    _wrapped = False
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model in DDP; alone, the model itself."""
+        self._wrapped = True
         self.meet()
         if self.job.workers == 1:
             return model
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def step(self) -> None:
-        """Count the step: the gradients met in the backward pass."""
+        """Count the step: the gradients met in the backward pass.
+
+        Raises:
+            ValueError: the model was never wrapped, so that they did not.
+        """
+        if self.job.workers > 1 and not self._wrapped:
+            raise ValueError(
+                "got a step of fully_sync without its wrapper, expected the loop to call"
+                " `model = exchange.wrap(model)` first; else no gradient is averaged"
+            )
         self.count_step()

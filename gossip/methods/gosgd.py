@@ -87,9 +87,10 @@ class GoSGD(Exchange):
         self._words[layout.STEP] = steps
         if self.genesis and not self.transport.claimant("started"):
             self.transport.appear()
-            agree_on_weights(self.transport, self.flat.vector, steps > 0, interrupted)
+            deadline = time.monotonic() + self.options.start_timeout_s
+            agree_on_weights(self.transport, self.flat.vector, steps > 0, deadline, interrupted)
             self._words[layout.STATE] = State.ACTIVE
-            wait_for_founders(self.transport, self.options.start_timeout_s, interrupted)
+            wait_for_founders(self.transport, deadline, interrupted)
             self.transport.claim("started")
             self._attend()
             return False

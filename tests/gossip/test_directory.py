@@ -55,7 +55,7 @@ def test_too_little_room_is_an_error_that_names_the_bytes_and_leaves_nothing(job
 
 
 def test_a_worker_whose_slots_do_not_fit_lets_go_of_its_seat(job):
-    with pytest.raises(ValueError, match="shared memory: got .* bytes free"):
+    with pytest.raises(ValueError, match=r"shared memory: got .* bytes free"):
         SharedMemory(job, 0, 1 << 48, torch.float32, 1)
     SharedMemory(job, 0, 8, torch.float32, 1).close()
 
@@ -86,7 +86,7 @@ def test_a_lock_outlives_many_looks_at_it_and_falls_with_its_process_alone(tmp_p
             holder.signal(signal.SIGSTOP)
             assert Probe(path).held(), "a stopped process is not dead"
             holder.kill()
-            assert process_state(child) == "S"
+            assert process_state(child) not in ("", "Z")
             assert not Probe(path).held()
         finally:
             os.kill(child, signal.SIGKILL)

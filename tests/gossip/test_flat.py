@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_batch_statistics_travel_and_counters_do_not():
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=5), st.booleans())
 def test_views_do_not_overlap_and_gaps_are_zero(widths, bias):
-    model = nn.Sequential(*(nn.Linear(a, b, bias=bias) for a, b in zip(widths, widths[1:], strict=False)))
+    model = nn.Sequential(*(nn.Linear(a, b, bias=bias) for a, b in pairwise(widths)))
     flat = Flat(model)
     with torch.no_grad():
         for parameter in model.parameters():

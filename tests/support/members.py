@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,13 +120,16 @@ class Actor:
     def claimant(self, name: str) -> Member | None:
         return self.transport.claimant(name)
 
-    def run(self, seed: int, seconds: float, steps: int | None = None, pause_s: float = 0.0) -> int:
+    def run(
+        self, seed: int, seconds: float, steps: int | None = None, pause_s: float = 0.0, until: str | None = None
+    ) -> int:
         """Live like a worker without a model: push to random peers as fast as possible, merge, meet, bury.
 
         Args:
             seed: of the choice of peers.
             seconds: when to stop, unless `steps` are made before.
             pause_s: between steps, in place of a gradient.
+            until: a file whose appearance ends the run.
 
         Returns:
             The steps made.
@@ -146,6 +150,8 @@ class Actor:
             self.outbox.poll(self._merge)
             if made % 64 == 0 or self.transport.words[layout.STATE] == State.JOINING:
                 self.meet()
+            if until is not None and made % 16 == 0 and Path(until).exists():
+                break
             if pause_s:
                 time.sleep(pause_s)
         return made

@@ -1,0 +1,77 @@
+"""Which worker a process is: from torchrun's environment, a launcher's, one set by hand, or none."""
+
+import socket
+import time
+
+import pytest
+from support.remote import answers, ask_all, in_process_of_its_own, reaped
+from support.workers import Worker
+
+from gossip.directory import JobDirectory
+from gossip.job import JOB, Job
+
+pytestmark = pytest.mark.timeout(100)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets the variables given, and no others of a launcher."""
+
+    def be(**variables: str) -> None:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", JOB, "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return be
+
+
+def test_a_process_that_nobody_launched_is_the_only_worker(environment):
+    environment()
+    job = Job.from_environment()
+    assert (job.rank, job.workers, job.local_rank, job.supervised) == (0, 1, 0, False)
+    job.directory.remove()
+
+
+def test_a_launchers_directory_is_used_and_belongs_to_it(environment):
+    directory = JobDirectory.create(3, 3)
+    environment(RANK="2", WORLD_SIZE="3", GOSGD_JOB=str(directory.path))
+    job = Job.from_environment()
+    assert (job.rank, job.workers, job.local_rank, job.supervised) == (2, 3, 2, True)
+    assert job.directory == directory
+    directory.remove()
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"RANK": "first"}, "got RANK='first' in the environment, expected a whole number"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "got RANK=2 and WORLD_SIZE=2, expected 0 <= RANK < WORLD_SIZE"),
+        ({"RANK": "-1"}, "got RANK=-1"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "without MASTER_ADDR and MASTER_PORT.*torchrun --nproc-per-node=N"),
+        ({JOB: "/nowhere/job"}, "got job directory /nowhere/job, which is unreadable here"),
+    ],
+)
+def test_an_environment_that_cannot_be_is_named(environment, variables, complaint):
+    environment(**variables)
+    with pytest.raises(ValueError, match=complaint):
+        Job.from_environment()
+
+
+@pytest.mark.parametrize("method", ["gosgd", "persyn"])
+def test_workers_that_come_late_meet_without_a_launcher(environment, method):
+    """As under srun or mpirun: rank 0 itself serves the store, and must not take it away before the last has come."""
+    environment()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {"rho": 0.5} if method == "gosgd" else {"tau": 2}
+    with reaped([]) as workers:
+        for rank in range(3):
+            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "3"}
+            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            workers.append(in_process_of_its_own(Worker, method, rank, options, **variables, **where))
+            time.sleep(0.4)
+        answers(workers)
+        assert ask_all(workers, "steps", 10, 0.01) == [10] * 3
+        assert sorted(ask_all(workers, "close")) == [False, False, True]
