@@ -161,11 +161,15 @@ class GoSGD(Exchange):
         """Push to a joining worker without waiting for chance: it does nothing until it has weights."""
         for peer in [*self._newcomers]:
             state = peer.state()
-            if state == State.JOINING and self.outbox.mass > 1 and self._words[layout.STATE] == State.ACTIVE:
-                if not self.outbox.fed(peer):
-                    self.outbox.push(peer, halve(self.outbox.mass)[1], self.steps, self._write)
-            elif state > State.JOINING or peer not in self.outbox.peers:
+            if state > State.JOINING or peer not in self.outbox.peers:  # buried: what it said last may be JOINING
                 self._newcomers.remove(peer)
+            elif (
+                state == State.JOINING
+                and self._words[layout.STATE] == State.ACTIVE
+                and self.outbox.mass > 1
+                and not self.outbox.fed(peer)
+            ):
+                self.outbox.push(peer, halve(self.outbox.mass)[1], self.steps, self._write)
 
     def _merge(self, slot: Tensor, weight: float, step: int) -> None:
         vector = self.flat.vector

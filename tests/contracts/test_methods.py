@@ -12,6 +12,7 @@ from torch import nn
 
 import gossip
 from gossip.directory import root
+from gossip.layout import Member
 from gossip.mass import TOTAL
 
 pytestmark = pytest.mark.timeout(110)
@@ -193,6 +194,22 @@ def test_a_restarted_gossip_worker_gets_weights_and_step_count_from_its_peers(te
     assert before <= TOTAL
     last = job.last(job.ask("close"))
     assert before <= last.ask("mass") < TOTAL, "mail on its way came back; what the victim held is lost"
+
+
+def test_mass_fed_to_a_worker_that_dies_before_it_joins_comes_back(team):
+    job = team("gosgd", 2)
+    job.ask("start")
+    job.workers.pop().kill()
+    joiner = job.run(1)
+    joiner.answer()
+    joiner.begin("start")
+    until(lambda: job.audit().held.get(Member(1, 1)) == 0)
+    joiner.kill()
+    before = job.workers[0].ask("mass")
+    job.workers[0].ask("steps", 250, 0.0, 0.001)
+    assert job.workers[0].ask("stats")["returned"] >= 1
+    assert job.workers[0].ask("mass") == before
+    assert job.audit().balanced
 
 
 @pytest.mark.parametrize("late", [0, 1])
