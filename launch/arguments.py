@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from launch.errors import MISTAKE
 
@@ -11,7 +11,10 @@ NOT_RESUMED = "never"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one line for a mistake instead of the whole usage."""
+    """argparse with one line for a mistake instead of the whole usage, and without guessing at shortened options."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Exit with the code of a user's mistake."""

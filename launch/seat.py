@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from torch.distributed.elastic.multiprocessing import PContext, start_processes
+from torch.distributed.elastic.multiprocessing import SubprocessContext, start_processes
 
 from gossip.directory import JobDirectory
 from gossip.job import JOB
@@ -43,7 +43,7 @@ class Seat:
         self.due = 0.0
         self.done = False
         self.logs: WorkerLogs | None = None
-        self._context: PContext | None = None
+        self._context: SubprocessContext | None = None
 
     @property
     def running(self) -> bool:
@@ -67,13 +67,15 @@ class Seat:
         resume = ["--resume", "auto"] if self._plan.resume else []
         self.attempt += 1
         self.logs = WorkerLogs(self._plan.directory.logs, self.rank)
-        self._context = start_processes(
+        context = start_processes(
             name=f"worker-{self.rank}",
             entrypoint=sys.executable,
             args={0: ("-m", "launch.train", str(self._plan.directory.resolved), *resume)},
             envs={0: environment},
             logs_specs=self.logs,
         )
+        assert isinstance(context, SubprocessContext)
+        self._context = context
 
     def poll(self) -> int | None:
         """The exit code once the process has ended, negative for a signal; loader processes it left are ended too."""
@@ -82,7 +84,9 @@ class Seat:
         pid = self._context.pids()[0]
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
-        self._signal_group(pid)  # before it is reaped, while its id cannot be anybody else's
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # Closes the log files, and ends the group before its leader is reaped and its id can be anybody else's.
+            self._context.subprocess_handlers[0].close(signal.SIGKILL)
         result = self._context.wait(timeout=0)
         assert result is not None
         self._context = None
@@ -97,7 +101,8 @@ class Seat:
         """End it and its loader processes at once."""
         if self._context is None:
             return
-        self._signal_group(self._context.pids()[0])
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._context.pids()[0], signal.SIGKILL)
         deadline = time.monotonic() + _KILLED_S
         while self.poll() is None and self.running and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -107,8 +112,3 @@ class Seat:
         if self.logs is None or not self.logs.stderr.exists():
             return []
         return [line for line in self.logs.stderr.read_text(errors="replace").splitlines() if line.strip()]
-
-    @staticmethod
-    def _signal_group(pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,183 @@
+"""What the launcher's tests share: a small job, the command in this or another process, and a look at what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from gossip import layout
+from gossip.directory import PREFIX, JobDirectory, root
+from gossip.transports.shared_memory import View
+
+ROOT = Path(__file__).parent.parent.parent
+
+CONFIG = """\
+name: small
+seed: 3
+data: {name: digits, batch_size: 32}
+model: {name: mlp, hidden: [16]}
+optimizer: {name: sgd, lr: 0.1}
+exchange: {method: gosgd, rho: 0.5}
+train: {steps: 60}
+run: {workers: 2, log_every: 10, eval_every: 20, tensorboard: false}
+"""
+
+PARTS = '''\
+"""A data set and models of the user's own; batches come slowly while a file called `slowly` lies in the folder."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+HERE = Path(__file__).parent
+
+
+class Points(Dataset):
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.x = torch.randn(count, 4, generator=generator)
+        self.targets = (self.x.sum(1) > 0).long()
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitems__(self, indices):
+        if (HERE / "slowly").exists():
+            time.sleep(0.01)
+        return [(self.x[index], self.targets[index]) for index in indices]
+
+    def __getitem__(self, index):
+        return self.x[index], self.targets[index]
+
+
+def points():
+    return Points(512, 0), Points(128, 1)
+
+
+def linear(shape, classes):
+    return nn.Linear(shape[0], classes)
+
+
+class Failing(nn.Linear):
+    """Ends its process without a word, or with an error, in the training step that is due."""
+
+    def __init__(self, shape, classes, how="exit", at=1):
+        super().__init__(shape[0], classes)
+        self.how, self.at, self.calls = how, at, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.calls == self.at:
+            if self.how == "exit":
+                os._exit(7)
+            raise {"mistake": ValueError, "bug": RuntimeError}[self.how]("got points,\\nexpected lines")
+        return super().forward(x)
+'''
+
+OWN = """\
+name: own
+data: {name: 'parts:points', batch_size: 16}
+model: {name: 'parts:linear'}
+optimizer: {name: sgd, lr: 0.1}
+exchange: {method: gosgd, rho: 0.5}
+train: {steps: 2000}
+run: {workers: 2, log_every: 10, eval_every: 200, tensorboard: false}
+"""
+
+
+def environment() -> dict[str, str]:
+    """For a process that is to find the packages, one thread each."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@contextlib.contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`gosgd` with these arguments in a process of its own, working in `folder`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            for pid in processes(folder):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def meanwhile(action: Callable[[], None]) -> Iterator[None]:
+    """Lets `action` run in a thread while this one runs the job under the `with`; what fails in it fails the test."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(action)
+        yield
+        running.result()
+
+
+def processes(folder: Path) -> list[int]:
+    """Ids of the processes whose command line names something in `folder`: this is where the run directory is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z" and str(folder).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+def jobs() -> list[Path]:
+    """Job directories in shared memory."""
+    return [*root().glob(f"{PREFIX}*"), *root().glob(f".{PREFIX}*")]
+
+
+def until(ready: Callable[[], Any], timeout_s: float = 40.0) -> Any:
+    """Wait until `ready()` gives something; fail after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := ready()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def made(seat: int, generation: int = 0) -> int:
+    """Local steps that a member of the only job there is has made; 0 before there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        for path in root().glob(f"{PREFIX}*"):
+            view = View(JobDirectory.open(path))
+            if view.board[seat] > generation:
+                return int(view.open(layout.Member(seat, generation))[layout.DONE])
+    return 0
+
+
+def pid_of(folder: Path, rank: int) -> int:
+    """The process of the worker with this rank."""
+    for pid in processes(folder):
+        with contextlib.suppress(OSError):
+            if f"\0RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
+                return pid
+    raise AssertionError(f"no process of worker {rank}")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,133 @@
+"""What becomes of a job when a signal, a failure or a mistake comes: real processes, real signals."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from launching import jobs, lines, made, meanwhile, pid_of, processes, started, until
+
+from launch.cli import main
+
+pytestmark = pytest.mark.timeout(90)
+
+SLOW = ("train.steps=3000", "data.loader_workers=1")
+
+
+def run_dir(job) -> str:
+    return f"run.dir={job}/run"
+
+
+def summary_of(job) -> dict:
+    return json.loads((job / "run" / "final" / "summary.json").read_text())
+
+
+def test_ctrl_c_ends_all_within_three_seconds_and_the_run_can_be_resumed(job, capsys):
+    """The workers have loader processes, which must not be taken from them before they have saved."""
+    (job / "slowly").touch()
+    with started(job, "train", "own.yaml", *SLOW, run_dir(job)) as process:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - began < 3
+        assert processes(job) == []
+    assert jobs() == []
+    assert (process.returncode, out) == (130, "")
+    step = int(re.fullmatch(r"gosgd: interrupted after step (\d+); go on with --resume auto .*\n", err)[1])
+    assert 20 < step < 3000
+    assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.pt")) for rank in range(2))
+    (job / "slowly").unlink()
+    assert main(["train", "own.yaml", "train.steps=300", run_dir(job), "--resume", "auto"]) == 0
+    assert "steps a worker   300" in capsys.readouterr().out
+    assert (summary_of(job)["steps"], summary_of(job)["interrupted"]) == (300, False)
+    assert summary_of(job)["steps_total"] <= 2 * (300 - step)
+
+
+def test_a_killed_worker_is_restarted_alone_and_rejoins(job, capsys):
+    def kill() -> None:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        other = pid_of(job, 0)
+        os.kill(pid_of(job, 1), signal.SIGKILL)
+        until(lambda: made(1, generation=1) > 0)
+        assert pid_of(job, 0) == other
+        (job / "slowly").unlink()
+
+    (job / "slowly").touch()
+    with meanwhile(kill):
+        assert main(["train", "own.yaml", *SLOW, run_dir(job)]) == 0
+    out, err = capsys.readouterr()
+    assert "steps a worker   3,000" in out
+    assert "worker 1 was killed by SIGKILL; restart 1 of 3" in err
+    assert (summary_of(job)["mass_total"], summary_of(job)["workers"]) == (1.0, 2)
+    events = [{name: event[name] for name in event if name != "time"} for event in lines(job / "run" / "events.jsonl")]
+    assert events == [
+        {"event": "failure", "worker": 1, "attempt": 0, "signal": 9},
+        {"event": "restart", "worker": 1, "attempt": 1},
+    ]
+    ledgers = [line["ledger"] for line in lines(job / "run" / "metrics.jsonl") if line.get("ledger")]
+    assert ledgers
+    assert all(ledger["balanced"] for ledger in ledgers)
+    assert jobs() == []
+
+
+def test_no_worker_outlives_a_supervisor_that_is_killed(job):
+    (job / "slowly").touch()
+    with started(job, "train", "own.yaml", *SLOW, run_dir(job)) as process:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        process.kill()
+        until(lambda: not processes(job), timeout_s=15)
+        until(lambda: not jobs(), timeout_s=5)
+    assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.pt")) for rank in range(2))
+
+
+def test_a_worker_that_fails_too_often_ends_the_job_with_the_reason(job, capsys):
+    failing = "model={name: 'parts:Failing', how: bug, at: 5}"
+    assert main(["train", "own.yaml", failing, "run.restarts=1", "--workers", "1", run_dir(job)]) == 1
+    *shown, last = capsys.readouterr().err.splitlines()
+    assert any(re.fullmatch(r"worker 0 \| RuntimeError: got points,", line) for line in shown)
+    reason = r"worker 0 failed with exit code 1; its 1 restarts \(run\.restarts\) are used up"
+    log = re.fullmatch(rf"gosgd: {reason}; its log: (.*/attempt-1/stderr\.log)", last)[1]
+    assert "Traceback" in Path(log).read_text()
+    assert [(event["event"], event["attempt"]) for event in lines(job / "run" / "events.jsonl")] == [
+        ("failure", 0),
+        ("restart", 1),
+        ("failure", 1),
+    ]
+    assert processes(job) == []
+    assert jobs() == []
+
+
+def test_one_failure_ends_a_collective_job_and_names_the_worker_that_failed_first(job, capsys):
+    def kill() -> None:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        os.kill(pid_of(job, 1), signal.SIGKILL)
+
+    (job / "slowly").touch()
+    with meanwhile(kill):
+        assert main(["train", "own.yaml", "exchange={method: fully_sync}", *SLOW, run_dir(job)]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    reason = "worker 1 was killed by SIGKILL; a fully_sync job ends with any of its workers"
+    assert last == f"gosgd: {reason}; its log: {job}/run/logs/worker-1/attempt-0/stderr.log"
+    assert processes(job) == []
+    assert jobs() == []
+
+
+def test_a_mistake_that_only_a_worker_can_see_is_the_users(job, capsys):
+    mistake = "model={name: 'parts:Failing', how: mistake}"
+    assert main(["train", "own.yaml", mistake, "--workers", "1", run_dir(job)]) == 2
+    assert capsys.readouterr().err == "gosgd: got points,\nexpected lines\n"
+    assert processes(job) == []
+    assert jobs() == []
+
+
+def test_a_failure_of_the_launcher_itself_is_one_line_and_a_log(job, capsys):
+    (job / "parts.py").write_text("def points():\n    raise KeyError('mine')\n")
+    assert main(["train", "own.yaml", "model={name: mlp}"]) == 1
+    err = capsys.readouterr().err
+    log = re.fullmatch(r"gosgd: KeyError: 'mine'; the traceback is in (\S+)\n", err)[1]
+    assert "in points" in Path(log).read_text()
+    Path(log).unlink()
