@@ -212,6 +212,30 @@ def test_mass_fed_to_a_worker_that_dies_before_it_joins_comes_back(team):
     assert job.audit().balanced
 
 
+def test_a_job_whose_workers_all_died_goes_on_from_the_newest_published_weights(team):
+    job = team("gosgd", 2)
+    job.ask("start")
+    job.workers[0].ask("steps", 3, 0.1)
+    job.workers[1].ask("steps", 5, 0.1)
+    job.ask("publish")
+    newest = job.workers[1].ask("vector")
+    for rank in (0, 1):
+        job.workers[rank].kill()
+    assert job.audit().lost == TOTAL
+    job.workers = [job.run(rank) for rank in (0, 1)]
+    for worker in job.workers:
+        worker.answer()
+        worker.begin("start")
+    job.workers[0].answer()
+    assert np.array_equal(job.workers[0].ask("vector"), newest)
+    until(lambda: job.workers[0].ask("steps", 1, 0.0) and job.workers[1].answered())
+    assert job.workers[1].answer() is True
+    assert job.workers[1].ask("steps", 1, 0.0) > 5
+    assert sum(stats["mass_reissued"] for stats in job.ask("stats")) == 1
+    assert job.audit().balanced
+    assert job.last(job.ask("close")).ask("mass") == TOTAL
+
+
 @pytest.mark.parametrize("late", [0, 1])
 def test_gossip_starts_without_a_founder_that_does_not_come_and_takes_it_in_when_it_does(late):
     job = Team("gosgd", 2, {"rho": 0.5, "start_timeout_s": 0.3}, absent=[late])
