@@ -14,7 +14,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with one line for a mistake instead of the whole usage, and without guessing at shortened options."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+        super().__init__(*arguments, **({"allow_abbrev": False} | options))
 
     def error(self, message: str) -> NoReturn:
         """Exit with the code of a user's mistake."""

@@ -7,6 +7,7 @@ no worker is asked for anything.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -42,11 +43,14 @@ class Progress:
         self._view = View(job)
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
+            wide = os.get_terminal_size(sys.stderr.fileno()).columns  # 0 where there is a terminal but no screen
             self._bar = tqdm(
                 total=plan.workers * plan.steps,
                 unit="step",
                 desc=f"{plan.run.exchange.method} x{plan.workers}",
-                dynamic_ncols=True,
+                dynamic_ncols=wide > 0,
+                ncols=None if wide else 80,
+                nrows=None if wide else 20,
             )
         self._drawn = time.monotonic()
         self._done: deque[tuple[float, int]] = deque()
@@ -133,6 +137,10 @@ class Progress:
             self._thread.join()
         if self._bar is not None:
             self._draw(time.monotonic())
+            summary = self._plan.directory.read_summary()
+            if summary is not None and not summary["interrupted"]:
+                self._bar.n = self._plan.workers * self._plan.steps  # the counters may be gone with the job's directory
+                self._bar.refresh()
             self._bar.close()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,8 @@
 """Jobs from the command to the table at the end: every method, both ways to start it, parts of the user's own."""
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -150,3 +152,23 @@ def test_the_table_is_aligned_and_shows_a_dash_for_what_there_is_not(tmp_path):
     assert table_of("\n".join(rows))["steps a worker"] == "1,500"
     assert table_of("\n".join(rows))["accuracy"] == "-"
     assert len({re.match(r"  \S.*?  +(?=\S)", row).end() for row in rows}) == 1
+
+
+def test_a_terminal_shows_a_bar_with_the_newest_figures(job):
+    """Even one that says it has no columns, as those of some build machines do."""
+    mine, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "launch.train", "own.yaml", "train.steps=400", f"run.dir={job}/run"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how the end of a terminal is read
+            while text := os.read(mine, 4096):
+                shown += text
+        assert process.wait(timeout=60) == 0
+    os.close(mine)
+    *_, last = [line for line in shown.decode().splitlines() if line.startswith("gosgd x1:")]
+    assert "400/400" in last
