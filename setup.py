@@ -1,4 +1,4 @@
-"""Distribution `gosgd`: flat packages (import name = folder name); metadata and tool settings live in pyproject.toml."""
+"""Distribution `gosgd`: flat packages (import name = folder name); metadata and tool settings are in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_draft(tmp_path):
     with pytest.raises(OSError, match="disk"):
         write_atomically(path, fail)
     assert path.read_text() == "one"
-    assert os.listdir(tmp_path) == ["summary.json"]
+    assert [one.name for one in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_metrics_are_json_lines_and_a_tensorboard_view(tmp_path):
