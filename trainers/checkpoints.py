@@ -46,21 +46,26 @@ class Checkpoints:
             path.unlink(missing_ok=True)
         return True
 
-    def newest(self) -> dict[str, Any] | None:
+    def newest(self, together: bool = False) -> dict[str, Any] | None:
         """This worker's newest checkpoint that is whole; a damaged one is named and skipped.
 
         A worker that never wrote one (the job has more workers now) takes the lowest other worker's.
+
+        Args:
+            together: the workers must all go on from the same step: the latest that any of them has saved.
         """
         others = sorted(self._folder.glob("worker-*"), key=lambda path: int(path.name.partition("-")[2]))
-        for folder in [self._own, *others]:
-            for _, path in reversed(_found(folder)):
-                try:
-                    state = torch.load(path, map_location="cpu", weights_only=True)
-                    if isinstance(state, dict) and "vector" in state:
-                        return state
-                    raise ValueError("it holds something else")
-                except Exception as error:  # whatever random bytes make the reader say
-                    _log.warning("checkpoint %s is damaged and skipped: %s", path, str(error).partition("\n")[0])
+        files = [file for folder in [self._own, *others] for file in reversed(_found(folder))]
+        if together:
+            files.sort(key=lambda file: -file[0])  # of equal steps, one's own stays first
+        for _, path in files:
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if isinstance(state, dict) and "vector" in state:
+                    return state
+                raise ValueError("it holds something else")
+            except Exception as error:  # whatever random bytes make the reader say
+                _log.warning("checkpoint %s is damaged and skipped: %s", path, str(error).partition("\n")[0])
         return None
 
 

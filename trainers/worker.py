@@ -123,15 +123,19 @@ class Worker:
         self._evaluations.close()
 
     def _restore(self) -> int:
-        state = self.checkpoints.newest() if self._resume else None
+        collective = self.exchange.collective
+        state = self.checkpoints.newest(together=collective) if self._resume else None
         if state is None:
             return 0
         if state["fingerprint"] != self.exchange.flat.fingerprint:
             raise ValueError(f"{self.directory.checkpoints}: got checkpoints of another model, expected this run's")
         self.exchange.flat.vector.copy_(state["vector"])
-        if state["worker"] == self.exchange.me.seat:
+        own_draws = torch.get_rng_state()
+        if collective or state["worker"] == self.exchange.me.seat:
             self.local.load_state_dict(state["local"])
             self.exchange.load_state_dict(state["exchange"])
+        if state["worker"] != self.exchange.me.seat:
+            torch.set_rng_state(own_draws)
         return int(state["step"])
 
     def _finished(self) -> bool:

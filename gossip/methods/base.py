@@ -206,8 +206,11 @@ class Collective(Exchange):
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Join the process group and, at step 0, take the weights of rank 0, as DDP does."""
         self.meet()
-        if steps == 0 and self.job.workers > 1:
-            dist.broadcast(self.flat.vector, src=0)
+        if self.job.workers > 1:
+            if steps == 0:
+                dist.broadcast(self.flat.vector, src=0)
+            else:
+                dist.barrier()  # nobody saves a checkpoint before all have read theirs
         return super().start(steps, interrupted)
 
     def average(self) -> None:

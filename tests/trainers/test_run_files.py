@@ -77,6 +77,17 @@ def test_a_worker_without_a_checkpoint_takes_the_lowest_other_one(tmp_path):
     assert newest["step"] == 2
 
 
+def test_workers_that_go_on_together_take_the_latest_step_of_all(tmp_path):
+    """One was killed before it had saved what the others have: each takes its own only if it is at their step."""
+    for rank, step in ((0, 20), (1, 20), (2, 10)):
+        Checkpoints(tmp_path, rank).save(step, state(rank, step))
+    together = [Checkpoints(tmp_path, rank).newest(together=True) for rank in range(3)]
+    assert [(found["step"], float(found["vector"][0])) for found in together if found] == [(20, 0), (20, 1), (20, 0)]
+    alone = Checkpoints(tmp_path, 2).newest()
+    assert alone is not None
+    assert alone["step"] == 10
+
+
 def test_a_full_disk_keeps_the_last_good_checkpoint_and_training_goes_on(tmp_path):
     """The file-size limit of a process stands for a full disk: writes fail with an error in the middle."""
     program = """
