@@ -64,20 +64,6 @@ def test_the_same_job_runs_under_torchrun(job, method):
     assert jobs() == []
 
 
-def test_one_worker_needs_no_launcher(job):
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.train", "own.yaml", "train.steps=20", f"run.dir={job}/run"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert table_of(done.stdout)["workers"] == "1"
-    assert jobs() == []
-
-
 def test_parts_of_the_users_own_are_found_last_so_that_they_hide_nothing(job, capsys):
     """Data and model come from the working directory, in which a folder is called like one of our packages."""
     (job / "trainers").mkdir()
@@ -154,21 +140,25 @@ def test_the_table_is_aligned_and_shows_a_dash_for_what_there_is_not(tmp_path):
     assert len({re.match(r"  \S.*?  +(?=\S)", row).end() for row in rows}) == 1
 
 
-def test_a_terminal_shows_a_bar_with_the_newest_figures(job):
-    """Even one that says it has no columns, as those of some build machines do."""
+def test_one_worker_needs_no_launcher_and_shows_a_bar_on_a_terminal(job):
+    """Even on one that says it has no columns, as those of some build machines do."""
     mine, theirs = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "launch.train", "own.yaml", "train.steps=400", f"run.dir={job}/run"],
         env=environment(),
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=theirs,
+        text=True,
     ) as process:
         os.close(theirs)
         shown = b""
         with contextlib.suppress(OSError):  # how the end of a terminal is read
             while text := os.read(mine, 4096):
                 shown += text
-        assert process.wait(timeout=60) == 0
+        out, _ = process.communicate(timeout=60)
     os.close(mine)
+    assert process.returncode == 0, shown.decode()
     *_, last = [line for line in shown.decode().splitlines() if line.startswith("gosgd x1:")]
     assert "400/400" in last
+    assert table_of(out)["workers"] == "1"
+    assert jobs() == []
