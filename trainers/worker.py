@@ -170,6 +170,9 @@ class Worker:
 
     def _evaluate(self, step: int) -> None:
         published = self.exchange.published()
+        if isinstance(self.exchange, Collective):
+            # Workers in step publish one after the other: an older snapshot would only blur the consensus.
+            published = [one for one in published if one.step == step]
         if not published:
             return
         score = self._consensus.score(gossip.consensus_of(published), self.data.test_batches())
