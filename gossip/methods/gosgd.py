@@ -26,6 +26,8 @@ from gossip.peers import CHOOSERS
 from gossip.starting import agree_on_weights, wait_for_founders
 
 _INSPECTION_S = 0.1
+_OBSERVATION_STEPS = 10
+"""Steps between two looks at the distance to a message: it costs as much as the merge itself in a small model."""
 
 
 class GoSGDConfig(Config):
@@ -67,6 +69,7 @@ class GoSGD(Exchange):
         self._inspected = 0.0
         self._staleness_sum = self._staleness_max = self._staleness_count = 0
         self._taken = 0
+        self._observe_at = 0
 
     @property
     def mass(self) -> int:
@@ -177,7 +180,9 @@ class GoSGD(Exchange):
         if weight == 1.0:
             vector.copy_(theirs)
         else:
-            self.estimate.observe(vector, theirs)
+            if self.steps >= self._observe_at:
+                self._observe_at = self.steps + _OBSERVATION_STEPS
+                self.estimate.observe(vector, theirs)
             vector.lerp_(theirs, weight)
         if self._words[layout.STATE] == State.JOINING:
             self.steps = step
