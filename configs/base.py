@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
@@ -78,6 +79,36 @@ def import_object(path: str) -> Any:
     except AttributeError as error:
         raise ValueError(f"module {module_name!r} has no {attribute!r}") from error
     return found
+
+
+def import_callable(kind: str, path: str, expected: str = "a class or function") -> Any:
+    """The user's own class or function at `package.module:attribute`.
+
+    Args:
+        kind: what an error message calls it, for example `"model"`.
+        path: where it is.
+        expected: what it should have been.
+
+    Raises:
+        ValueError: it cannot be found, or called.
+    """
+    found = import_object(path)
+    if not callable(found):
+        raise ValueError(f"{kind} {path!r} is a {type(found).__name__}, expected {expected}")
+    return found
+
+
+def check_call(kind: str, path: str, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> None:
+    """Check that a user's own class or function takes what it is about to be called with.
+
+    Raises:
+        ValueError: its signature does not fit.
+    """
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        raise ValueError(f"{kind} {path!r}: {error}; got {sorted(options)}, expected options of {signature}") from error
 
 
 class Registry(Generic[Component]):

@@ -80,12 +80,14 @@ class LocalTrainer:
             return self.model.no_sync()
         return contextlib.nullcontext()
 
-    def _accumulate_gradient(self, inputs: Tensor, targets: Tensor) -> None:
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        """What the forward pass computes in; weights and gradients stay as they are."""
         if self.run.train.precision == "bf16":
-            with torch.autocast(self._device_type, torch.bfloat16):
-                logits = self.model(inputs)
-                loss = functional.cross_entropy(logits, targets)
-        else:
+            return torch.autocast(self._device_type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _accumulate_gradient(self, inputs: Tensor, targets: Tensor) -> None:
+        with self._precision():
             logits = self.model(inputs)
             loss = functional.cross_entropy(logits, targets)
         total = loss

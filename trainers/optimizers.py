@@ -5,7 +5,6 @@ A row of `OPTIMIZERS` is a function `(config, groups) -> torch.optim.Optimizer` 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from configs.base import Config, Custom, Field, Registry, import_object
+from configs.base import Config, Custom, Field, Registry, check_call, import_callable
 from trainers.schedules import AnySchedule, ConstantConfig
 
 Group = dict[str, Any]
@@ -146,17 +145,9 @@ def build(config: OptimizerConfig | Custom, parameters: Iterable[Tensor] | Itera
 
 def _custom(config: Custom, parameters: Iterable[Tensor] | Iterable[Group]) -> Optimizer:
     path = config.model_dump()[OPTIMIZERS.key]
-    factory: Any = import_object(path)
+    factory = import_callable(OPTIMIZERS.kind, path)
     options = config.options(OPTIMIZERS.key)
-    if not callable(factory):
-        raise ValueError(f"optimizer {path!r} is a {type(factory).__name__}, expected a class or function")
-    signature = inspect.signature(factory)
-    try:
-        signature.bind(parameters, **options)
-    except TypeError as error:
-        raise ValueError(
-            f"optimizer {path!r}: {error}; got {sorted(options)}, expected options of {signature}"
-        ) from error
+    check_call(OPTIMIZERS.kind, path, factory, parameters, **options)
     optimizer = factory(parameters, **options)
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"optimizer {path!r} gave a {type(optimizer).__name__}, expected a torch.optim.Optimizer")

@@ -6,7 +6,6 @@ A row of `SCHEDULES` is a function `(config, step, total_steps) -> decay` in [0,
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator
 from torch.optim import Optimizer
 
-from configs.base import Config, Custom, Field, Registry, import_object
+from configs.base import Config, Custom, Field, Registry, check_call, import_callable
 
 Schedule = Callable[[int, int], float]
 SCHEDULES: Registry[Callable[[Any, int, int], float]] = Registry("schedule")
@@ -134,17 +133,9 @@ def build(config: ScheduleConfig | Custom) -> Schedule:
 
 def _custom(config: Custom) -> Schedule:
     path = config.model_dump()[SCHEDULES.key]
-    function: Any = import_object(path)
+    function = import_callable(SCHEDULES.kind, path, "a function of step, total_steps")
     options = config.options(SCHEDULES.key)
-    if not callable(function):
-        raise ValueError(f"schedule {path!r} is a {type(function).__name__}, expected a function of step, total_steps")
-    signature = inspect.signature(function)
-    try:
-        signature.bind(0, 1, **options)
-    except TypeError as error:
-        raise ValueError(
-            f"schedule {path!r}: {error}; got step, total_steps, {sorted(options)}, expected those of {signature}"
-        ) from error
+    check_call(SCHEDULES.kind, path, function, 0, 1, **options)
 
     def factor(step: int, total_steps: int) -> float:
         return float(function(step, total_steps, **options))

@@ -6,7 +6,6 @@ A batch's way: data, model, loss and regularizers, backward, optimizer step, `ex
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import time
 from types import FrameType
@@ -31,7 +30,6 @@ from trainers.metrics import Metrics
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run, options
 
-_log = logging.getLogger("gosgd")
 INTERRUPTED_S = 1.0
 """How long an interrupted worker tries to hand over its mass before it leaves all the same."""
 
@@ -92,7 +90,7 @@ class Worker:
         self._interrupted = False
         # A restarted gossip worker is given weights by its peers; its optimizer state starts empty.
         self._resume = resume if generation == 0 else not self.exchange.rejoins
-        self._logged = (0.0, 0)
+        self._logged = 0.0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Signal handler: finish the step under way, save, leave."""
@@ -105,7 +103,7 @@ class Worker:
         exchange = self.exchange
         exchange.start(self._restore(), lambda: self._interrupted)
         began = time.time()
-        self._logged = (began, exchange.steps)
+        self._logged = began
         try:
             while not self._interrupted and not self._finished():
                 self.local.step(exchange.steps)
@@ -157,16 +155,15 @@ class Worker:
 
     def _log_line(self, step: int) -> None:
         now = time.time()
-        then, _ = self._logged
         figures: dict[str, Any] = self.local.figures()
         if not figures["samples"]:
             return
         samples = figures.pop("samples")
-        figures["samples_per_second"] = samples / max(now - then, 1e-9)
+        figures["samples_per_second"] = samples / max(now - self._logged, 1e-9)
         figures["learning_rate"] = self.local.optimizer.param_groups[0]["lr"]
         figures["exchange"] = self.exchange.stats()
         self._metrics.write(step, figures)
-        self._logged = (now, step)
+        self._logged = now
 
     def _evaluate(self, step: int) -> None:
         published = self.exchange.published()

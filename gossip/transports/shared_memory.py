@@ -60,10 +60,7 @@ class View:
         if member not in self._words:
             try:
                 mapped = memoryview(map_file(self.file(member, "words"), self._size))
-            except (
-                FileNotFoundError,
-                ValueError,
-            ):  # or empty: it died while making it
+            except (FileNotFoundError, ValueError):  # absent or empty: it died while making it
                 mapped = memoryview(bytes(self._size))
             self._words[member] = mapped.cast("Q")
         return self._words[member]
@@ -151,15 +148,8 @@ class SharedMemory(View, Transport):
         """
         known = member in self._words
         words = super().open(member)
-        if (
-            not known
-            and words[0]
-            and (words[layout.DIMENSION], words[layout.FINGERPRINT])
-            != (
-                self.dimension,
-                self.fingerprint,
-            )
-        ):
+        theirs = (words[layout.DIMENSION], words[layout.FINGERPRINT])
+        if not known and words[0] and theirs != (self.dimension, self.fingerprint):
             raise ValueError(
                 f"got a model of {words[layout.DIMENSION]:,} elements on worker {member.seat} and"
                 f" {self.dimension:,} here, expected the same model on every worker (names, shapes, dtype)"

@@ -6,11 +6,10 @@ Importing this package registers every model.
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from torch import nn
 
-from configs.base import Custom, import_object
+from configs.base import Custom, check_call, import_callable
 from trainers.models.alexnet import AlexNetConfig
 from trainers.models.base import MODELS, ModelConfig, Shape, check_data
 from trainers.models.cnn import CnnConfig
@@ -46,17 +45,11 @@ def build(config: ModelConfig | Custom, shape: Shape, classes: int) -> nn.Module
 
 def _custom(config: Custom, shape: Shape, classes: int) -> nn.Module:
     path = config.model_dump()[MODELS.key]
-    factory: Any = import_object(path)
-    options = config.options(MODELS.key)
-    if not callable(factory):
-        raise ValueError(f"model {path!r} is a {type(factory).__name__}, expected a class or function")
-    signature = inspect.signature(factory)
+    factory = import_callable(MODELS.kind, path)
+    taken = inspect.signature(factory).parameters
     offered = {"shape": shape, "classes": classes}
-    options = {name: value for name, value in offered.items() if name in signature.parameters} | options
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        raise ValueError(f"model {path!r}: {error}; got {sorted(options)}, expected options of {signature}") from error
+    options = {name: value for name, value in offered.items() if name in taken} | config.options(MODELS.key)
+    check_call(MODELS.kind, path, factory, **options)
     model = factory(**options)
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {path!r} gave a {type(model).__name__}, expected a torch.nn.Module")
