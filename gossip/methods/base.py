@@ -223,13 +223,15 @@ class Collective(Exchange):
         self.average()
         if self.job.workers > 1:
             dist.barrier()
-        self.abandon()
+        if self._owns_group and dist.is_initialized():
+            # gloo's threads may still let go of tensors, and abort a process whose interpreter has gone by then.
+            dist.destroy_process_group()
         return self.job.rank == 0
 
     def abandon(self) -> None:
         """Leave the process group without meeting the others again.
 
-        Only NCCL asks for it; a gloo group that DDP still refers to aborts the process when it is destroyed.
+        Only NCCL asks for it; gloo would wait here for operations that the others no longer take part in.
         """
         if self._owns_group and dist.is_initialized() and dist.get_backend() == "nccl":
             dist.destroy_process_group()
