@@ -1,7 +1,7 @@
 """Leaving a job with all of one's mass, and taking over when every holder of mass has died.
 
-Imports gossip.layout, gossip.ledger and gossip.outbox. Both are written as single attempts that never wait, so that
-whoever calls them decides how long to go on.
+Imports gossip.layout, gossip.ledger, gossip.mail and gossip.outbox. Both are written as single attempts that never
+wait, so that whoever calls them decides how long to go on.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from gossip import layout
 from gossip.layout import State
 from gossip.ledger import audit, extinct
-from gossip.outbox import Merge, Outbox, Peer, Write
+from gossip.mail import Merge, Peer, Write
+from gossip.outbox import Outbox
 
 
 def depart(outbox: Outbox, step: int, write: Write, merge: Merge) -> bool | None:

@@ -1,66 +1,21 @@
 """The queue protocol: sender-owned slots, one unread message per ordered pair, no locks, nobody waits.
 
-Imports gossip.layout, gossip.mass, gossip.fence and the transport interface. A member pushes by copying its weights
-into a free slot of its own and storing one announcement word for the receiver; the receiver merges straight from that
-slot and stores one receipt word; only then is the slot free again. Every word has one writer, and each transfer of
-mass is one store, so a process may die between any two instructions without a share being counted twice.
+Imports gossip.mail, gossip.layout, gossip.mass, gossip.fence and the transport interface. A member pushes by copying
+its weights into a free slot of its own and storing one announcement word for the receiver; the receiver merges straight
+from that slot and stores one receipt word; only then is the slot free again. Every word has one writer, and each
+transfer of mass is one store, so a process may die between any two instructions without a share being counted twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gossip import layout
 from gossip.fence import load as load_fence
-from gossip.layout import FLAG, MASK, Member, State, Words
+from gossip.layout import FLAG, MASK, Member, State
+from gossip.mail import Counters, Letter, Mail, Merge, Peer, Write
 from gossip.mass import merge_weight
-from gossip.transports.base import Slot, Transport
-
-Write = Callable[[Slot], None]
-"""Copies this member's weights into a slot."""
-Merge = Callable[[Slot, float, int], None]
-"""Merges a slot's vector into the weights with the given weight in (0, 1]; the last argument is the sender's step."""
-
-
-@dataclass(slots=True)
-class Mail:
-    """A message of ours that its receiver has not acknowledged yet."""
-
-    sequence: int
-    slot: int
-    shares: int
-    step: int
-
-
-@dataclass(slots=True)
-class Peer:
-    """Another incarnation as seen from here: where to look for its mail, and ours to it."""
-
-    member: Member
-    words: Words
-    inbox: int
-    """Index in its words of the announcement addressed to our seat."""
-    receipt: int
-    """Index in its words of the receipt for our mail."""
-    seen: int = 0
-    """The last announcement handled."""
-    pending: Mail | None = None
-
-    def state(self) -> int:
-        """Where it stands in its life cycle, as it last said itself."""
-        return self.words[layout.STATE]
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a member's queue did since it started."""
-
-    sent: int = 0
-    received: int = 0
-    returned: int = 0
-    skipped_unread: int = 0
-    skipped_no_slot: int = 0
+from gossip.transports.base import Transport
 
 
 @dataclass
@@ -150,9 +105,12 @@ class Outbox:
             self.counters.skipped_no_slot += 1
             return False
         assert shares <= self.mass
-        write(self.transport.slot(self.transport.me, slot))
         seat = peer.member.seat
         self._sequence[seat] += 1
+        write(
+            self.transport.slot(self.transport.me, slot),
+            Letter(self.transport.me, peer.member, self._sequence[seat]),
+        )
         self._sent[seat] = (self._sent[seat] + shares) & MASK
         sequence, block = self._sequence[seat], layout.details(seat, self._sequence[seat])
         self._words[block + layout.SLOT] = slot
@@ -223,7 +181,12 @@ class Outbox:
         shares = peer.words[block + layout.MASS]
         joining = self._words[layout.STATE] == State.JOINING
         slot = self.transport.slot(peer.member, peer.words[block + layout.SLOT])
-        merge(slot, 1.0 if joining else merge_weight(self.mass, shares), peer.words[block + layout.AT_STEP])
+        merge(
+            slot,
+            1.0 if joining else merge_weight(self.mass, shares),
+            peer.words[block + layout.AT_STEP],
+            Letter(peer.member, me, sequence),
+        )
         self._confirm(peer, sequence, shares)
         self.mass += shares
         self.counters.received += 1
@@ -252,7 +215,12 @@ class Outbox:
 
     def _take_back(self, peer: Peer, mail: Mail, merge: Merge) -> None:
         seat = peer.member.seat
-        merge(self.transport.slot(self.transport.me, mail.slot), merge_weight(self.mass, mail.shares), mail.step)
+        merge(
+            self.transport.slot(self.transport.me, mail.slot),
+            merge_weight(self.mass, mail.shares),
+            mail.step,
+            Letter(self.transport.me, peer.member, mail.sequence),
+        )
         self._sent[seat] = (self._sent[seat] - mail.shares) & MASK
         self._words[layout.post(seat) + layout.COMMIT] = layout.pack(mail.sequence, peer.member.generation) | FLAG
         self.mass += mail.shares

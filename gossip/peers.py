@@ -1,4 +1,4 @@
-"""Whom a gossip worker sends to: one small function a topology. Imports gossip.outbox.
+"""Whom a gossip worker sends to: one small function a topology. Imports gossip.mail.
 
 A chooser gets the peers a message may go to now (living, active, reading their mail), the worker's own seat, how many
 messages it has sent, and its generator; it returns one of the peers, or None when there are none.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from gossip.outbox import Peer
+from gossip.mail import Peer
 
 Chooser = Callable[[Sequence[Peer], int, int, random.Random], "Peer | None"]
 

@@ -10,11 +10,11 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from configs.base import Config, Registry
 from gossip import layout
@@ -23,10 +23,22 @@ from gossip.job import Job
 from gossip.layout import Member, State
 from gossip.mass import share_out
 from gossip.publication import Published, Publisher
+from gossip.trace import Recorder
 from gossip.transports.shared_memory import SharedMemory
 
 METHODS: Registry[type[Exchange]] = Registry("exchange method", key="method")
 log = logging.getLogger("gosgd")
+
+
+class MethodConfig(Config):
+    """Options every method has.
+
+    Attributes:
+        trace: what to write down for `gosgd replay`: `events` (who sent and merged what, and when), or `updates`
+            (every local update as well, D elements a step: for small runs).
+    """
+
+    trace: Literal["off", "events", "updates"] = "off"
 
 
 class Exchange(ABC):
@@ -42,7 +54,7 @@ class Exchange(ABC):
         steps: local steps this worker's weights have behind them; a worker that joins late starts at its peers' count.
     """
 
-    Options: ClassVar[type[Config]]
+    Options: ClassVar[type[MethodConfig]]
     collective: ClassVar[bool] = False
     """Whether the workers meet in collective operations, so that none can go on alone."""
     rejoins: ClassVar[bool] = False
@@ -65,6 +77,7 @@ class Exchange(ABC):
         self._done = 0
         self._words = self.transport.words
         self._publisher: Publisher | None = None
+        self._recorder: Recorder | None = None
         self._closed = False
         founder = self.me.generation == 0 and self.me.seat < self.job.directory.founders
         self.genesis = share_out(self.job.directory.founders)[self.me.seat] if founder else 0
@@ -84,6 +97,22 @@ class Exchange(ABC):
         """The module to call in the loop: DDP for `fully_sync`, the model itself for every other method."""
         return model
 
+    def record(self, folder: Path, updates: bool) -> None:
+        """Write down what happens from the start on, for a replay; to be called before `start`.
+
+        Args:
+            folder: of the traces of all workers of this job.
+            updates: whether to store every local update as well.
+        """
+        assert self._words[layout.STATE] == State.STARTING
+        about = {
+            "dimension": self.flat.dimension,
+            "dtype": str(self.flat.vector.dtype).removeprefix("torch."),
+            "options": self.options.model_dump(),
+            "workers": self.job.workers,
+        }
+        self._recorder = Recorder(folder, self.me, updates, about)
+
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Take part in the job; called by the first `step()` unless the loop does so itself.
 
@@ -98,7 +127,17 @@ class Exchange(ABC):
         self._words[layout.STEP] = steps
         self._words[layout.STATE] = State.ACTIVE
         self.transport.appear()
+        self._placed()
         return False
+
+    def _placed(self) -> None:
+        if self._recorder is not None:
+            self._recorder.place(self.flat.vector, self.steps)
+
+    def _moved(self, do: str, **fields: Any) -> None:
+        """Note that a move of the stacked state has been made to this worker's weights."""
+        if self._recorder is not None:
+            self._recorder.move(do, self.flat.vector, **fields)
 
     @abstractmethod
     def step(self) -> None:
@@ -113,6 +152,8 @@ class Exchange(ABC):
         self._done += 1
         self._words[layout.STEP] = self.steps
         self._words[layout.DONE] = self._done
+        if self._recorder is not None:
+            self._recorder.update(self.flat.vector, self.steps)
 
     def stats(self) -> dict[str, float | None]:
         """Figures for the metrics, since the start unless their name says otherwise."""
@@ -181,6 +222,8 @@ class Exchange(ABC):
     def release(self, last: bool) -> None:
         """The second half of `close`: let go of shared memory; the last worker of an unsupervised job removes it."""
         self._closed = True
+        if self._recorder is not None:
+            self._recorder.close()
         self._words[layout.STATE] = State.GONE
         self.transport.close()
         if last and not self.job.supervised:
@@ -196,6 +239,7 @@ class Collective(Exchange):
 
     collective = True
     _owns_group = False
+    _turns = 0
 
     def meet(self) -> None:
         """Join torch.distributed's default group; `close` leaves it again if the program was not in it before."""
@@ -218,6 +262,12 @@ class Collective(Exchange):
         if self.job.workers > 1:
             dist.all_reduce(self.flat.vector)
             self.flat.vector.div_(self.job.workers)
+        self._met("average")
+
+    def _met(self, do: str, **fields: Any) -> None:
+        """Note a move that all workers made together, as the so-and-so-many-th."""
+        self._turns += 1
+        self._moved(do, turn=self._turns, **fields)
 
     def _leave(self, timeout_s: float) -> bool:
         self.average()
@@ -245,13 +295,3 @@ def wait_until(ready: Any, timeout_s: float, pause_s: float = 0.001) -> bool:
             return False
         time.sleep(pause_s)
     return True
-
-
-def copy_into(vector: Tensor) -> Any:
-    """A function that copies `vector` into a slot."""
-
-    def write(slot: Tensor) -> None:
-        with torch.no_grad():
-            slot.copy_(vector)
-
-    return write

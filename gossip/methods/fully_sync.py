@@ -10,11 +10,10 @@ from typing import Literal
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from configs.base import Config
-from gossip.methods.base import METHODS, Collective
+from gossip.methods.base import METHODS, Collective, MethodConfig
 
 
-class FullySyncConfig(Config):
+class FullySyncConfig(MethodConfig):
     """Options of `fully_sync`."""
 
     method: Literal["fully_sync"] = "fully_sync"

@@ -14,23 +14,24 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from configs.base import Config
 from gossip import layout
 from gossip.consensus import OnlineEstimate
 from gossip.layout import State
 from gossip.leaving import depart, inherit
+from gossip.mail import Letter, Peer
 from gossip.mass import TOTAL, halve
-from gossip.methods.base import METHODS, Exchange, copy_into, log, wait_until
-from gossip.outbox import Outbox, Peer
+from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
+from gossip.outbox import Outbox
 from gossip.peers import CHOOSERS
 from gossip.starting import agree_on_weights, wait_for_founders
+from gossip.trace import message
 
 _INSPECTION_S = 0.1
 _OBSERVATION_STEPS = 10
 """Steps between two looks at the distance to a message: it costs as much as the merge itself in a small model."""
 
 
-class GoSGDConfig(Config):
+class GoSGDConfig(MethodConfig):
     """Options of `gosgd`.
 
     Attributes:
@@ -63,7 +64,6 @@ class GoSGD(Exchange):
         self.estimate = OnlineEstimate(seed=self.seed)
         self._generator = random.Random(repr((self.seed, *self.me)))
         self._choose = CHOOSERS[self.options.peers]
-        self._write = copy_into(self.flat.vector)
         self._board = memoryview(b"")
         self._newcomers: list[Peer] = []
         self._inspected = 0.0
@@ -92,11 +92,13 @@ class GoSGD(Exchange):
             self.transport.appear()
             deadline = time.monotonic() + self.options.start_timeout_s
             agree_on_weights(self.transport, self.flat.vector, steps > 0, deadline, interrupted)
+            self._placed()
             self._words[layout.STATE] = State.ACTIVE
             wait_for_founders(self.transport, deadline, interrupted)
             self.transport.claim("started")
             self._attend()
             return False
+        self._placed()
         self._words[layout.STATE] = State.JOINING
         self.transport.appear()
         return self._join(interrupted)
@@ -130,6 +132,7 @@ class GoSGD(Exchange):
         if newest is not None:
             self.flat.vector.copy_(newest.vector)
             self.steps = newest.step
+            self._placed()
 
     def step(self) -> None:
         """Push with probability rho, then merge what has arrived."""
@@ -174,7 +177,11 @@ class GoSGD(Exchange):
             ):
                 self.outbox.push(peer, halve(self.outbox.mass)[1], self.steps, self._write)
 
-    def _merge(self, slot: Tensor, weight: float, step: int) -> None:
+    def _write(self, slot: Tensor, letter: Letter) -> None:
+        slot.copy_(self.flat.vector)
+        self._moved("push", message=message(letter))
+
+    def _merge(self, slot: Tensor, weight: float, step: int, letter: Letter) -> None:
         vector = self.flat.vector
         theirs = slot if slot.device == vector.device else slot.to(vector.device)
         if weight == 1.0:
@@ -184,6 +191,7 @@ class GoSGD(Exchange):
                 self._observe_at = self.steps + _OBSERVATION_STEPS
                 self.estimate.observe(vector, theirs)
             vector.lerp_(theirs, weight)
+        self._moved("merge", message=message(letter), weight=weight)
         if self._words[layout.STATE] == State.JOINING:
             self.steps = step
         staleness = max(0, self.steps - step)

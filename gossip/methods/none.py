@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from configs.base import Config
 from gossip import layout
 from gossip.layout import State
-from gossip.methods.base import METHODS, Exchange
+from gossip.methods.base import METHODS, Exchange, MethodConfig
 from gossip.publication import consensus_of
 
 
-class NoneConfig(Config):
+class NoneConfig(MethodConfig):
     """Options of `none`."""
 
     method: Literal["none"] = "none"

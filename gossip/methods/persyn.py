@@ -12,11 +12,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from configs.base import Config
-from gossip.methods.base import METHODS, Collective
+from gossip.methods.base import METHODS, Collective, MethodConfig
 
 
-class PerSynConfig(Config):
+class PerSynConfig(MethodConfig):
     """Options of `persyn`: a period or a rate.
 
     Attributes:

@@ -15,6 +15,7 @@ from typing import Any
 from gossip import layout
 from gossip.layout import Member, State
 from gossip.ledger import balance
+from gossip.mail import Letter
 from gossip.mass import share_out
 from gossip.outbox import Outbox
 from gossip.transports.base import Transport
@@ -106,17 +107,18 @@ class Player:
     letters: int = 0
     merged: list[int] = field(default_factory=list)
 
-    def write(self, slot: tuple[Member, int]) -> None:
+    def write(self, slot: tuple[Member, int], letter: Letter) -> None:
         self.letters += 1
         for word in range(PAYLOAD):
             self.tape("store", ("slot", *slot, word), self.letters * 100 + self.transport.me.seat)
 
-    def merge(self, slot: tuple[Member, int], weight: float, step: int) -> None:
+    def merge(self, slot: tuple[Member, int], weight: float, step: int, letter: Letter) -> None:
         values = {self.tape("load", ("slot", *slot, word)) for word in range(PAYLOAD)}
         discarded = self.tape("load", ("discarded", slot[0]))
         assert values == {step * 100 + slot[0].seat}, f"torn or stale payload {values} in message {step} of {slot}"
         assert not discarded, "slots freed while mail in them was unread"
         assert 0 < weight <= 1
+        assert letter.sender == slot[0]
         self.merged.append(step)
 
     def push(self, seat: int, whole: bool = False) -> bool:

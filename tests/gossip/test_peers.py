@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip.layout import Member
-from gossip.outbox import Peer
+from gossip.mail import Peer
 from gossip.peers import CHOOSERS, exponential, ring, uniform
 
 pytestmark = pytest.mark.timeout(60)

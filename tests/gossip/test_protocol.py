@@ -169,9 +169,9 @@ class AnnouncesTooEarly(Outbox):
 
     def push(self, peer, shares, step, write):
         late = []
-        pushed = super().push(peer, shares, step, late.append)
-        for slot in late:
-            write(slot)
+        pushed = super().push(peer, shares, step, lambda *message: late.append(message))
+        for message in late:
+            write(*message)
         return pushed
 
 

@@ -23,8 +23,9 @@ from gossip.directory import JobDirectory
 from gossip.layout import Member, State
 from gossip.leaving import depart
 from gossip.ledger import audit
+from gossip.mail import Letter, Peer
 from gossip.mass import Ledger, share_out
-from gossip.outbox import Outbox, Peer
+from gossip.outbox import Outbox
 from gossip.transports.in_process import InProcess, Meeting
 from gossip.transports.shared_memory import SharedMemory, View
 
@@ -184,11 +185,11 @@ class Actor:
     def _push(self, peer: Peer, shares: int) -> bool:
         return self.outbox.push(peer, shares, self.step, self._write)
 
-    def _write(self, slot: Tensor) -> None:
+    def _write(self, slot: Tensor, letter: Letter) -> None:
         self._vector.fill_(self.step * 8 + self.transport.me.seat)
         slot.copy_(self._vector)
 
-    def _merge(self, slot: Tensor, weight: float, step: int) -> None:
+    def _merge(self, slot: Tensor, weight: float, step: int, letter: Letter) -> None:
         value = int(slot[0])
         if value // 8 != step or not bool((slot == value).all()) or not 0 < weight <= 1:
             self.torn += 1

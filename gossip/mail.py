@@ -1,0 +1,65 @@
+"""Names and bookkeeping of messages, as the queue protocol and its users speak of them. Imports gossip.layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gossip import layout
+from gossip.layout import Member, Words
+from gossip.transports.base import Slot
+
+
+class Letter(NamedTuple):
+    """One message's name: it is the `sequence`-th that its sender wrote to the receiver's seat."""
+
+    sender: Member
+    receiver: Member
+    sequence: int
+
+
+Write = Callable[[Slot, Letter], None]
+"""Copies this member's weights into a slot; called before the message is announced."""
+Merge = Callable[[Slot, float, int, Letter], None]
+"""Merges a slot's vector into the weights with the given weight in (0, 1]; then come the sender's step and the name."""
+
+
+@dataclass(slots=True)
+class Mail:
+    """A message of ours that its receiver has not acknowledged yet."""
+
+    sequence: int
+    slot: int
+    shares: int
+    step: int
+
+
+@dataclass(slots=True)
+class Peer:
+    """Another incarnation as seen from here: where to look for its mail, and ours to it."""
+
+    member: Member
+    words: Words
+    inbox: int
+    """Index in its words of the announcement addressed to our seat."""
+    receipt: int
+    """Index in its words of the receipt for our mail."""
+    seen: int = 0
+    """The last announcement handled."""
+    pending: Mail | None = None
+
+    def state(self) -> int:
+        """Where it stands in its life cycle, as it last said itself."""
+        return self.words[layout.STATE]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a member's queue did since it started."""
+
+    sent: int = 0
+    received: int = 0
+    returned: int = 0
+    skipped_unread: int = 0
+    skipped_no_slot: int = 0
