@@ -13,7 +13,7 @@ def consensus_error(weights: Tensor) -> float:
     """epsilon = sum_m ||w_m - mean||^2 (thesis section 2.5.1, with the mean of the workers in place of w~).
 
     Args:
-        weights: [M, D], one row a worker.
+        weights: [M, D], one row a worker; of a flat vector the first `Flat.weights` elements, without the buffers.
     """
     return float((weights.double() - weights.double().mean(0)).square().sum())
 

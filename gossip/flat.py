@@ -28,6 +28,7 @@ class Flat:
     Attributes:
         vector: [D], no gradient.
         dimension: D, gaps included.
+        weights: elements of the vector, gaps included, that are parameters; they come first, the buffers behind them.
         fingerprint: 63-bit hash of names, shapes and dtype: equal on two workers iff their vectors can be averaged.
 
     Raises:
@@ -35,7 +36,9 @@ class Flat:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        tensors = dict(_floating(model))
+        collected = dict(_floating(model))
+        # Parameters first: the buffers' scale, such as running variances, would drown any distance between weights.
+        tensors = dict(sorted(collected.items(), key=lambda item: not isinstance(item[1][0], nn.Parameter)))
         if not tensors:
             raise ValueError(f"got {type(model).__name__} without floating-point parameters, expected at least one")
         for what, kinds in (
@@ -48,9 +51,12 @@ class Flat:
         first = next(iter(tensors.values()))[0]
         align = _ALIGNMENT // first.element_size()
         starts, end = [], 0
+        self.weights = 0
         for tensor, _ in tensors.values():
             starts.append(end)
             end += -(-tensor.numel() // align) * align
+            if isinstance(tensor, nn.Parameter):
+                self.weights = end
         self.dimension = end
         self.vector = torch.zeros(end, dtype=first.dtype, device=first.device)
         self._views: list[tuple[str, _Home, int]] = []

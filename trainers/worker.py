@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from gossip.job import Job
 from gossip.ledger import audit
 from gossip.mass import TOTAL
 from gossip.methods.base import Collective
+from gossip.publication import Published
 from trainers import data as datasets
 from trainers import models
 from trainers.checkpoints import Checkpoints
@@ -176,7 +178,7 @@ class Worker:
         figures: dict[str, Any] = {
             "test_loss": score.loss,
             "test_accuracy": score.accuracy,
-            "consensus_error": consensus_error(torch.stack([one.vector for one in published])),
+            "consensus_error": self._apart(published),
             "workers": len(published),
             "oldest_step": min(one.step for one in published),
             "newest_step": max(one.step for one in published),
@@ -184,6 +186,10 @@ class Worker:
         if self.exchange.mass:
             figures["ledger"] = self._ledger()
         self._evaluations.write(step, figures)
+
+    def _apart(self, published: Sequence[Published]) -> float:
+        weights = self.exchange.flat.weights
+        return consensus_error(torch.stack([one.vector[:weights] for one in published]))
 
     def _ledger(self) -> dict[str, Any]:
         try:
@@ -225,7 +231,7 @@ class Worker:
     def _write_final(self, elapsed: float) -> None:
         """The consensus model and its figures; everybody else has left and shown the weights it ended with."""
         exchange = self.exchange
-        apart = consensus_error(torch.stack([one.vector for one in exchange.published()]))
+        apart = self._apart(exchange.published())
         ledger = self._ledger() if exchange.mass else None
         score: Score | None = None
         if not self._interrupted:

@@ -1,12 +1,14 @@
 """Fully synchronous SGD: gradients are averaged at every step (thesis alg. 1).
 
 K has every row (0, 1/M, ..., 1/M): for plain SGD averaging gradients equals averaging weights (spec section 1).
+Floating buffers, such as batch-norm statistics, are averaged at every step too.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,10 +34,10 @@ class FullySync(Collective):
         self.meet()
         if self.job.workers == 1:
             return model
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def step(self) -> None:
-        """Count the step: the gradients met in the backward pass.
+        """Count the step and average the buffers; the gradients met in the backward pass.
 
         Raises:
             ValueError: the model was never wrapped, so that they did not.
@@ -46,3 +48,8 @@ class FullySync(Collective):
                 " `model = exchange.wrap(model)` first; else no gradient is averaged"
             )
         self.count_step()
+        buffers = self.flat.vector[self.flat.weights :]
+        if self.job.workers > 1 and len(buffers):
+            dist.all_reduce(buffers)
+            buffers.div_(self.job.workers)
+        self._met("average")

@@ -189,7 +189,7 @@ class GoSGD(Exchange):
         else:
             if self.steps >= self._observe_at:
                 self._observe_at = self.steps + _OBSERVATION_STEPS
-                self.estimate.observe(vector, theirs)
+                self.estimate.observe(vector[: self.flat.weights], theirs[: self.flat.weights])
             vector.lerp_(theirs, weight)
         self._moved("merge", message=message(letter), weight=weight)
         if self._words[layout.STATE] == State.JOINING:

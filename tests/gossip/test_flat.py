@@ -211,3 +211,13 @@ def test_what_keeps_the_tensors_is_not_complained_about(harmless):
     flat = Flat(model)
     harmless(model)
     flat.check(everything=True)
+
+
+def test_parameters_come_first_and_buffers_behind_them():
+    model = convolutional()
+    flat = Flat(model)
+    flat.vector[: flat.weights] = 3.0
+    flat.vector[flat.weights :] = 5.0
+    assert all(bool((parameter == 3.0).all()) for parameter in model.parameters())
+    assert all(bool((buffer == 5.0).all()) for buffer in model.buffers() if buffer.is_floating_point())
+    assert flat.weights >= sum(parameter.numel() for parameter in model.parameters())
