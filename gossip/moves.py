@@ -9,7 +9,7 @@ definition, the non-trivial rows of K; `apply` computes the same in the time the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, MutableMapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +135,18 @@ class Flush(Move):
     def combination(self) -> dict[Row, dict[Row, float]]:
         """The accumulator is zero at a consensus, so its coefficient does not count in w~'s row sum."""
         return {self.center: {self.center: 1.0, self.accumulator: 1.0}, self.accumulator: {}}
+
+
+@dataclass(frozen=True, slots=True)
+class Blend(Move):
+    """target <- sum_j c_j row_j: one row of any matrix."""
+
+    target: Row
+    terms: Mapping[Row, float]
+
+    def combination(self) -> dict[Row, dict[Row, float]]:
+        """The row as given."""
+        return {self.target: dict(self.terms)}
 
 
 @dataclass(frozen=True, slots=True)

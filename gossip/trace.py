@@ -63,14 +63,16 @@ class Recorder:
         """A move of the stacked state (see gossip.moves) has brought the weights to `vector`.
 
         Args:
-            do: `push`, `merge`, `average`, `elastic`, `fetch`, `flush` or `mix`.
-            fields: `message` and `weight`; `turn` of a collective move; `at`, the central variable's count of moves.
+            do: `push`, `merge`, `average`, `elastic`, `fetch`, `flush`, `mix` or `blend`.
+            fields: `message` and `weight`; `turn` of a collective move; `at`, which of the moves of the central
+                variable this was, for each of its shards; `terms` of a blend, by worker.
         """
         self._write({"do": do, **fields})
         self._settle(vector)
 
-    def close(self) -> None:
-        """Close the files."""
+    def end(self, vector: Tensor) -> None:
+        """The weights this member ends with, which a replay must arrive at; closes the files."""
+        self._write({"do": "end"}, vector)
         self._lines.close()
         self._vectors.close()
 

@@ -89,6 +89,7 @@ def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
     method = gossip.METHODS.get(run.exchange.method)
     with _blame(loaded, "exchange"):
         exchange = method.Options.of(**options(run.exchange, "method"))
+        exchange.check(run.run.workers)
     with _blame(loaded, "data"):
         data = datasets.build(run.data)
         batches = data.batches(rank=0, world_size=run.run.workers, seed=run.seed, sampling=run.train.sampling)

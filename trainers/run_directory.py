@@ -6,6 +6,7 @@ workers/K/metrics.jsonl                          what worker K measured, one JSO
 tb/                                              a tensorboard view of both
 checkpoints/worker-K/                            per worker: divergent workers are not replicas
 logs/                                            what the workers printed, one folder an attempt
+trace/                                           what the exchange did, with exchange.trace
 final/model.safetensors  final/summary.json      the consensus model
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +41,7 @@ class RunDirectory:
         self.tensorboard = self.path / "tb"
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
+        self.traces = self.path / "trace"
         self.final = self.path / "final"
         self.summary = self.final / "summary.json"
         self._earlier: tuple[int, int] | None = None
@@ -64,6 +67,7 @@ class RunDirectory:
     def prepare(self, loaded: Loaded[Any], workers: int) -> None:
         """Make the directory and write down what was asked for and the environment."""
         self.path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.traces, ignore_errors=True)  # of an earlier run that is resumed: a trace is of one job
         (self.path / "config.yaml").write_text(loaded.text)
         self.resolved.write_text(dump(loaded.config))
         (self.path / "env.json").write_text(json.dumps(environment() | {"workers": workers}, indent=2) + "\n")

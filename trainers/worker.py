@@ -20,7 +20,7 @@ from gossip.consensus import consensus_error
 from gossip.job import Job
 from gossip.ledger import audit
 from gossip.mass import TOTAL
-from gossip.methods.base import Collective
+from gossip.methods.collective import Collective
 from gossip.publication import Published
 from trainers import data as datasets
 from trainers import models
@@ -78,6 +78,8 @@ class Worker:
         self.exchange = gossip.build(
             run.exchange.method, model, job=job, seed=run.seed, **options(run.exchange, "method")
         )
+        if (trace := getattr(run.exchange, "trace", "off")) != "off":
+            self.exchange.record(directory.traces, updates=trace == "updates")
         seat, generation = self.exchange.me
         self._consensus = ConsensusModel(model)
         torch.manual_seed(hash((run.seed, seat, generation)) & 0x7FFFFFFF)  # from here on every worker its own

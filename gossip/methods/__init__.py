@@ -3,7 +3,8 @@
 from gossip.methods.base import METHODS, Exchange
 from gossip.methods.fully_sync import FullySync
 from gossip.methods.gosgd import GoSGD
+from gossip.methods.matrix import MatrixExchange
 from gossip.methods.none import NoExchange
 from gossip.methods.persyn import PerSyn
 
-__all__ = ["METHODS", "Exchange", "FullySync", "GoSGD", "NoExchange", "PerSyn"]
+__all__ = ["METHODS", "Exchange", "FullySync", "GoSGD", "MatrixExchange", "NoExchange", "PerSyn"]

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch.distributed as dist
 from torch import nn
 
 from configs.base import Config, Registry
@@ -40,6 +39,13 @@ class MethodConfig(Config):
 
     trace: Literal["off", "events", "updates"] = "off"
 
+    def check(self, workers: int) -> None:
+        """Refuse what is wrong for this number of workers only; called before anything is started.
+
+        Raises:
+            ValueError: says what.
+        """
+
 
 class Exchange(ABC):
     """One worker's side of an exchange method.
@@ -64,6 +70,7 @@ class Exchange(ABC):
         self.options = self.Options.of(**options)
         self.seed = seed
         self.job = Job.from_environment() if job is None else job
+        self.options.check(self.job.workers)
         self.flat = Flat(model)
         self.transport = SharedMemory(
             self.job.directory,
@@ -223,7 +230,7 @@ class Exchange(ABC):
         """The second half of `close`: let go of shared memory; the last worker of an unsupervised job removes it."""
         self._closed = True
         if self._recorder is not None:
-            self._recorder.close()
+            self._recorder.end(self.flat.vector)
         self._words[layout.STATE] = State.GONE
         self.transport.close()
         if last and not self.job.supervised:
@@ -232,59 +239,6 @@ class Exchange(ABC):
     @abstractmethod
     def _leave(self, timeout_s: float) -> bool:
         """The method's own end; returns whether this worker's model now holds w~."""
-
-
-class Collective(Exchange):
-    """Base of the methods in which all workers meet in torch.distributed operations."""
-
-    collective = True
-    _owns_group = False
-    _turns = 0
-
-    def meet(self) -> None:
-        """Join torch.distributed's default group; `close` leaves it again if the program was not in it before."""
-        if self.job.workers > 1 and not dist.is_initialized():
-            self.job.process_group(self.flat.vector.device)
-            self._owns_group = True
-
-    def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
-        """Join the process group and, at step 0, take the weights of rank 0, as DDP does."""
-        self.meet()
-        if self.job.workers > 1:
-            if steps == 0:
-                dist.broadcast(self.flat.vector, src=0)
-            else:
-                dist.barrier()  # nobody saves a checkpoint before all have read theirs
-        return super().start(steps, interrupted)
-
-    def average(self) -> None:
-        """W <- (1/M) 1 1^T W in one operation on the flat vector."""
-        if self.job.workers > 1:
-            dist.all_reduce(self.flat.vector)
-            self.flat.vector.div_(self.job.workers)
-        self._met("average")
-
-    def _met(self, do: str, **fields: Any) -> None:
-        """Note a move that all workers made together, as the so-and-so-many-th."""
-        self._turns += 1
-        self._moved(do, turn=self._turns, **fields)
-
-    def _leave(self, timeout_s: float) -> bool:
-        self.average()
-        if self.job.workers > 1:
-            dist.barrier()
-        if self._owns_group and dist.is_initialized():
-            # gloo's threads may still let go of tensors, and abort a process whose interpreter has gone by then.
-            dist.destroy_process_group()
-        return self.job.rank == 0
-
-    def abandon(self) -> None:
-        """Leave the process group without meeting the others again.
-
-        Only NCCL asks for it; gloo would wait here for operations that the others no longer take part in.
-        """
-        if self._owns_group and dist.is_initialized() and dist.get_backend() == "nccl":
-            dist.destroy_process_group()
 
 
 def wait_until(ready: Any, timeout_s: float, pause_s: float = 0.001) -> bool:

@@ -35,6 +35,10 @@ class EASGDConfig(MethodConfig):
             raise ValueError(f"got alpha={self.alpha:g} and beta={self.beta:g}, expected one of them; beta is M alpha")
         return self
 
+    def check(self, workers: int) -> None:
+        """Refuse a rate at which the moves diverge."""
+        self.rate(workers)
+
     def rate(self, workers: int) -> float:
         """alpha for M workers.
 

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gossip.methods.base import METHODS, Collective, MethodConfig
+from gossip.methods.base import METHODS, MethodConfig
+from gossip.methods.collective import Collective
 
 
 class FullySyncConfig(MethodConfig):

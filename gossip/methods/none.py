@@ -8,6 +8,7 @@ from gossip import layout
 from gossip.layout import State
 from gossip.methods.base import METHODS, Exchange, MethodConfig
 from gossip.publication import consensus_of
+from gossip.trace import row
 
 
 class NoneConfig(MethodConfig):
@@ -37,5 +38,7 @@ class NoExchange(Exchange):
             return False
         if not self.transport.claim("last"):  # two may see each other gone
             return False
-        self.flat.vector.copy_(consensus_of(self.published()))
+        published = self.published()
+        self.flat.vector.copy_(consensus_of(published))
+        self._moved("blend", terms={row(one.member): 1 / len(published) for one in published})
         return True

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from gossip.methods.base import METHODS, Collective, MethodConfig
+from gossip.methods.base import METHODS, MethodConfig
+from gossip.methods.collective import Collective
 
 
 class PerSynConfig(MethodConfig):

@@ -1,0 +1,67 @@
+"""What the methods share in which all workers meet in operations of torch.distributed. Imports gossip.methods.base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+from gossip.methods.base import Exchange
+
+
+class Collective(Exchange):
+    """Base of the methods in which all workers meet in torch.distributed operations."""
+
+    collective = True
+    _owns_group = False
+    _turns = 0
+
+    def meet(self) -> None:
+        """Join torch.distributed's default group; `close` leaves it again if the program was not in it before."""
+        if self.job.workers > 1 and not dist.is_initialized():
+            self.job.process_group(self.flat.vector.device)
+            self._owns_group = True
+
+    def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
+        """Join the process group and, at step 0, take the weights of rank 0, as DDP does."""
+        self.meet()
+        if self.job.workers > 1:
+            if steps == 0:
+                dist.broadcast(self.flat.vector, src=0)
+            else:
+                dist.barrier()  # nobody saves a checkpoint before all have read theirs
+        return super().start(steps, interrupted)
+
+    def average(self) -> None:
+        """W <- (1/M) 1 1^T W in one operation on the flat vector."""
+        if self.job.workers > 1:
+            dist.all_reduce(self.flat.vector)
+            self.flat.vector.div_(self.job.workers)
+        self._met("average")
+
+    def _met(self, do: str, **fields: Any) -> None:
+        """Note a move that all workers made together, as the so-and-so-many-th."""
+        self._turns += 1
+        self._moved(do, turn=self._turns, **fields)
+
+    def _leave(self, timeout_s: float) -> bool:
+        self.average()
+        return self._part()
+
+    def _part(self) -> bool:
+        """Leave the process group when all do; True on the worker that is to hold w~."""
+        if self.job.workers > 1:
+            dist.barrier()
+        if self._owns_group and dist.is_initialized():
+            # gloo's threads may still let go of tensors, and abort a process whose interpreter has gone by then.
+            dist.destroy_process_group()
+        return self.job.rank == 0
+
+    def abandon(self) -> None:
+        """Leave the process group without meeting the others again.
+
+        Only NCCL asks for it; gloo would wait here for operations that the others no longer take part in.
+        """
+        if self._owns_group and dist.is_initialized() and dist.get_backend() == "nccl":
+            dist.destroy_process_group()
