@@ -90,6 +90,7 @@ def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
     with _blame(loaded, "exchange"):
         exchange = method.Options.of(**options(run.exchange, "method"))
         exchange.check(run.run.workers)
+    method = method.variant(exchange)
     with _blame(loaded, "data"):
         data = datasets.build(run.data)
         batches = data.batches(rank=0, world_size=run.run.workers, seed=run.seed, sampling=run.train.sampling)

@@ -92,7 +92,7 @@ class Run(Config):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.train.stop == "total" and METHODS.get(self.exchange.method).collective:
+        if self.train.stop == "total" and METHODS.get(self.exchange.method).variant(self.exchange).collective:
             raise ValueError(
                 f"got train.stop total with exchange.method {self.exchange.method}, expected each: its workers step"
                 " together"

@@ -176,7 +176,9 @@ class Worker:
             published = [one for one in published if one.step == step]
         if not published:
             return
-        score = self._consensus.score(gossip.consensus_of(published), self.data.test_batches())
+        central = self.exchange.central()
+        consensus = gossip.consensus_of(published) if central is None else central
+        score = self._consensus.score(consensus, self.data.test_batches())
         figures: dict[str, Any] = {
             "test_loss": score.loss,
             "test_accuracy": score.accuracy,

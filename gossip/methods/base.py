@@ -70,7 +70,11 @@ class Exchange(ABC):
         self.options = self.Options.of(**options)
         self.seed = seed
         self.job = Job.from_environment() if job is None else job
-        self.options.check(self.job.workers)
+        try:
+            self.options.check(self.job.workers)
+        except ValueError:
+            self.job.abort()
+            raise
         self.flat = Flat(model)
         self.transport = SharedMemory(
             self.job.directory,
@@ -89,6 +93,11 @@ class Exchange(ABC):
         founder = self.me.generation == 0 and self.me.seat < self.job.directory.founders
         self.genesis = share_out(self.job.directory.founders)[self.me.seat] if founder else 0
         self._words[layout.GENESIS] = self.genesis
+
+    @classmethod
+    def variant(cls, options: MethodConfig) -> type[Exchange]:
+        """The class that works with these options, where a method has more than one."""
+        return cls
 
     @property
     def me(self) -> Member:
@@ -190,6 +199,10 @@ class Exchange(ABC):
         there = [m for m in self.transport.members() if self._state(m) == State.GONE or not self.transport.dead(m)]
         found = [self.publisher.read(member) for member in there]
         return [one for one in found if one is not None]
+
+    def central(self) -> Tensor | None:
+        """The central variable w~ [D] as it is now, of methods that keep one; else w~ is the mean of the workers."""
+        return None
 
     def lowest(self) -> bool:
         """Whether this is the lowest living worker, the one that evaluates."""
