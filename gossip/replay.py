@@ -52,10 +52,10 @@ def read(folder: Path) -> list[Trace]:
     Raises:
         ValueError: there are none, or they are not what a job writes.
     """
-    paths = sorted(folder.glob("*.jsonl"))
-    if not paths:
+    traces = [_read(path) for path in folder.glob("*.jsonl")]
+    if not traces:
         raise ValueError(f"got {folder} without traces, expected a run with exchange.trace: events or updates")
-    return [_read(path) for path in paths]
+    return sorted(traces, key=lambda trace: list(trace.about["member"]))
 
 
 def _read(path: Path) -> Trace:

@@ -59,6 +59,20 @@ def validate(given: argparse.Namespace) -> int:
     return 0
 
 
+def add_replay(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd replay`."""
+    parser.epilog = "example:\n  gosgd train digits exchange.trace=updates run.dir=traced\n  gosgd replay traced"
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="of a run with exchange.trace: updates or events")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def replay(given: argparse.Namespace) -> int:
+    """Replay a run and compare it with the weights it ended with."""
+    from launch.replay import run
+
+    return run(given.run, given.json)
+
+
 def add_recipes(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gosgd recipes`."""
     parser.epilog = "examples:\n  gosgd recipes list\n  gosgd recipes copy digits my_job.yaml"

@@ -1,6 +1,6 @@
 """One worker's local training: model, data, loss, optimizer; one call of `step` is one local step of SGD.
 
-Imports the component packages; knows nothing of other workers.
+Imports the component packages; knows nothing of other workers but that there are some.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.base import Custom
+from gossip.layout import Member
 from regularizers import REGULARIZERS, Regularizer
-from trainers import optimizers, schedules
-from trainers.data.base import Batches
+from trainers import models, optimizers, schedules
+from trainers.data.base import Batches, Data
 from trainers.optimizers import OptimizerConfig
 from trainers.schedules import ConstantConfig, LearningRate
 from trainers.schema import Run, options
@@ -128,6 +129,21 @@ class LocalTrainer:
         else:
             _log.info("the data is shared out among another number of workers now: its order starts anew")
         torch.set_rng_state(state["generator"])
+
+
+def initial_model(run: Run, data: Data, device: torch.device) -> nn.Module:
+    """The run's model with the weights that every worker starts from."""
+    torch.manual_seed(run.seed)
+    return models.build(run.model, data.shape, data.classes).to(device)
+
+
+def own_batches(run: Run, data: Data, member: Member, workers: int) -> Batches:
+    """The training batches of one worker; from here on torch's generator is its own, too."""
+    seat, generation = member
+    torch.manual_seed(hash((run.seed, seat, generation)) & 0x7FFFFFFF)
+    return data.batches(
+        rank=seat, world_size=workers, seed=run.seed, incarnation=generation, sampling=run.train.sampling
+    )
 
 
 def steps_of(run: Run, batches: Batches) -> int:

@@ -23,11 +23,10 @@ from gossip.mass import TOTAL
 from gossip.methods.collective import Collective
 from gossip.publication import Published
 from trainers import data as datasets
-from trainers import models
 from trainers.checkpoints import Checkpoints
 from trainers.evaluation import ConsensusModel, Score
 from trainers.files import write_atomically
-from trainers.local import LocalTrainer
+from trainers.local import LocalTrainer, initial_model, own_batches
 from trainers.metrics import Metrics
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run, options
@@ -72,9 +71,8 @@ class Worker:
             torch.set_num_threads(run.train.threads)
         else:
             torch.cuda.set_device(device)
-        torch.manual_seed(run.seed)  # the same initial weights on every worker
         self.data = datasets.build(run.data, device=device)
-        model = models.build(run.model, self.data.shape, self.data.classes).to(device)
+        model = initial_model(run, self.data, device)
         self.exchange = gossip.build(
             run.exchange.method, model, job=job, seed=run.seed, **options(run.exchange, "method")
         )
@@ -82,10 +80,7 @@ class Worker:
             self.exchange.record(directory.traces, updates=trace == "updates")
         seat, generation = self.exchange.me
         self._consensus = ConsensusModel(model)
-        torch.manual_seed(hash((run.seed, seat, generation)) & 0x7FFFFFFF)  # from here on every worker its own
-        batches = self.data.batches(
-            rank=seat, world_size=job.workers, seed=run.seed, incarnation=generation, sampling=run.train.sampling
-        )
+        batches = own_batches(run, self.data, self.exchange.me, job.workers)
         self.local = LocalTrainer(run, self.exchange.wrap(model), model, batches, device)
         self.checkpoints = Checkpoints(directory.checkpoints, seat)
         view = directory.tensorboard if run.run.tensorboard else None

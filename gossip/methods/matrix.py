@@ -78,7 +78,7 @@ def checked(given: Any, workers: int, where: str) -> Matrix:
     if not keeps_consensus(matrix, _TOLERANCE):
         row = int(np.argmax(np.abs(matrix.sum(1) - 1)))
         raise ValueError(
-            f"{where}: got row {row} with sum {matrix[row].sum():g}, expected 1, else equal weights would not stay equal;"
+            f"{where}: got a sum of {matrix[row].sum():g} in row {row}, expected 1: equal weights have to stay equal;"
             " divide the row by its sum"
         )
     return matrix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Worker:
         kind: of model.
         spread: how far the workers' initial weights are from each other.
         wrap: whether to wrap the model as a training loop should.
+        trace: folder to record every update and move in.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Worker:
         kind: str = "mlp",
         spread: float = 0.0,
         wrap: bool = True,
+        trace: Path | None = None,
     ) -> None:
         model = make_model(kind)
         self.rank = rank
@@ -59,6 +62,8 @@ class Worker:
             for parameter in model.parameters():
                 parameter.add_(spread * torch.randn_like(parameter))
         self.exchange = gossip.build(method, model, seed=3, **options)
+        if trace is not None:
+            self.exchange.record(trace, updates=True)
         self.model = model
         self.wrapped = self.exchange.wrap(model) if wrap else model
 
