@@ -16,12 +16,13 @@ from torch import nn
 
 from gossip.consensus import consensus_error
 from gossip.job import Job
-from gossip.methods import EASGD, METHODS, Exchange, FullySync, GoSGD, MatrixExchange, NoExchange, PerSyn
+from gossip.methods import EASGD, METHODS, Downpour, Exchange, FullySync, GoSGD, MatrixExchange, NoExchange, PerSyn
 from gossip.publication import consensus_of
 
 __all__ = [
     "EASGD",
     "METHODS",
+    "Downpour",
     "Exchange",
     "FullySync",
     "GoSGD",
@@ -39,8 +40,8 @@ def build(method: str, model: nn.Module, *, job: Job | None = None, seed: int = 
     """The exchange method called `method` around `model`, as one worker of the job this process belongs to.
 
     Args:
-        method: a name (`none`, `fully_sync`, `persyn`, `easgd`, `gosgd`, `matrix`) or `package.module:Class` of an
-            Exchange of your own.
+        method: a name (`none`, `fully_sync`, `persyn`, `easgd`, `downpour`, `gosgd`, `matrix`) or
+            `package.module:Class` of an Exchange of your own.
         model: on its device already.
         job: this worker's place; from the environment that torchrun sets by default.
         seed: of the method's own random choices.

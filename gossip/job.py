@@ -35,6 +35,7 @@ class Job:
         local_rank: index among the workers of this host.
         directory: where the members of this host meet.
         supervised: a launcher owns the directory and removes it; otherwise the last worker does.
+        server: arguments of the interpreter that start a server process, where no launcher does; see gossip.server.
     """
 
     rank: int
@@ -42,6 +43,7 @@ class Job:
     local_rank: int
     directory: JobDirectory
     supervised: bool
+    server: tuple[str, ...] = ("-m", "gossip.server")
 
     @classmethod
     def from_environment(cls) -> Job:

@@ -22,6 +22,7 @@ from gossip.job import Job
 from gossip.layout import Member, State
 from gossip.mass import share_out
 from gossip.publication import Published, Publisher
+from gossip.server.protocol import Serving
 from gossip.trace import Recorder
 from gossip.transports.shared_memory import SharedMemory
 
@@ -38,6 +39,11 @@ class MethodConfig(Config):
     """
 
     trace: Literal["off", "events", "updates"] = "off"
+
+    @property
+    def serving(self) -> Serving | None:
+        """Where the central variable lives: in a process of its own, cut up over the workers, or nowhere."""
+        return None
 
     def check(self, workers: int) -> None:
         """Refuse what is wrong for this number of workers only; called before anything is started.
@@ -205,11 +211,15 @@ class Exchange(ABC):
         return None
 
     def lowest(self) -> bool:
-        """Whether this is the lowest living worker, the one that evaluates."""
+        """Whether this is the lowest living worker that still trains, the one that evaluates."""
         return not any(
-            member < self.me and self._state(member) != State.GONE and not self.transport.dead(member)
+            member < self.me and not self._finished(member) and not self.transport.dead(member)
             for member in self.transport.members()
         )
+
+    def _finished(self, member: Member) -> bool:
+        words = self.transport.open(member)
+        return bool(words[layout.FINISHED]) or words[layout.STATE] == State.GONE
 
     def _state(self, member: Member) -> int:
         return self.transport.open(member)[layout.STATE]
@@ -218,26 +228,34 @@ class Exchange(ABC):
         """Local steps made by all members together, the dead ones' included."""
         return sum(self.transport.open(member)[layout.DONE] for member in self.transport.everybody())
 
-    def close(self, timeout_s: float = 60.0) -> bool:
+    def close(self, timeout_s: float = 60.0, stay: bool = True) -> bool:
         """Leave the job in good order; after a second call nothing happens.
 
         Args:
             timeout_s: how long to wait for others to take over what this worker holds.
+            stay: whether a gossip worker goes on exchanging, without local steps, until the others have made theirs;
+                False for one that has to go now.
 
         Returns:
             True on the one worker whose model now holds the consensus weights w~ of the whole job.
         """
         if self._closed:
             return False
-        last = self.leave(timeout_s)
+        last = self.leave(timeout_s, stay)
         self.release(last)
         return last
 
-    def leave(self, timeout_s: float = 60.0) -> bool:
+    def leave(self, timeout_s: float = 60.0, stay: bool = True) -> bool:
         """The first half of `close`: after it, whoever gets True can still look at what the others left behind."""
         if self._words[layout.STATE] == State.STARTING:
             self.start()
+        self._words[layout.FINISHED] = 1
+        if stay:
+            self._stay(timeout_s)
         return self._leave(timeout_s)
+
+    def _stay(self, timeout_s: float) -> None:
+        """Be of use to workers that have local steps to make still; a method that has none returns at once."""
 
     def release(self, last: bool) -> None:
         """The second half of `close`: let go of shared memory; the last worker of an unsupervised job removes it."""

@@ -20,6 +20,8 @@ from typing_extensions import Self
 from gossip.matrices import check_alpha
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log
 from gossip.methods.collective import Collective
+from gossip.methods.served import Served
+from gossip.server.protocol import Serving
 
 
 class EASGDConfig(MethodConfig):
@@ -32,6 +34,7 @@ class EASGDConfig(MethodConfig):
         mode: whether all workers move together, or each with the central variable alone.
         order: the elastic force after the local step (thesis), or taken at the weights before it (Zhang et al.), which
             takes one more vector of memory.
+        server: of mode async: one process (the default), or a part in each worker.
     """
 
     method: Literal["easgd"] = "easgd"
@@ -40,12 +43,23 @@ class EASGDConfig(MethodConfig):
     tau: int = Field(default=10, ge=1)
     mode: Literal["sync", "async"] = "sync"
     order: Literal["after_step", "before_gradient"] = "after_step"
+    server: Serving | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.alpha is not None and self.beta is not None:
             raise ValueError(f"got alpha={self.alpha:g} and beta={self.beta:g}, expected one of them; beta is M alpha")
+        if self.server is not None and self.mode == "sync":
+            raise ValueError(
+                f"got server={self.server} with mode=sync, expected none: only mode: async has a server; every worker"
+                " of sync keeps its own replica of w~"
+            )
         return self
+
+    @property
+    def serving(self) -> Serving | None:
+        """The asynchronous form needs a server."""
+        return (self.server or "process") if self.mode == "async" else None
 
     def check(self, workers: int) -> None:
         """Refuse a rate at which the moves diverge."""
@@ -177,4 +191,17 @@ class EASGDSync(EASGD, Collective):
         self._restored = True
 
 
-_MODES: dict[str, type[EASGD]] = {"sync": EASGDSync}
+class EASGDAsync(EASGD, Served):
+    """Each worker moves with w~ alone, by its own clock; nobody waits for another worker."""
+
+    def _elastic(self) -> None:
+        at = self.center.elastic(self.flat.vector if self._held is None else self._held, self.alpha)
+        self.flat.vector.sub_(self.received())
+        self._moved("elastic", alpha=self.alpha, at=at, cuts=self.center.cuts, **self._order)
+
+    def stats(self) -> dict[str, float | None]:
+        """How often this worker moved, and what it waited for the server."""
+        return super().stats() | self.served()
+
+
+_MODES: dict[str, type[EASGD]] = {"sync": EASGDSync, "async": EASGDAsync}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +18,8 @@ import gossip
 from gossip.directory import JobDirectory
 from gossip.ledger import audit
 from gossip.mass import Ledger
+from gossip.server.protocol import placement
+from gossip.server.serve import Server
 from gossip.transports.shared_memory import View
 
 
@@ -129,6 +132,19 @@ class Worker:
         return self.exchange.close(timeout_s)
 
 
+class CenterServer:
+    """The process that keeps the central variable, as a launcher would start it."""
+
+    def __init__(self, directory: str) -> None:
+        self.server = Server(JobDirectory.open(directory), restarts=True)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return not self.thread.is_alive()
+
+
 def make_worker(method: str, options: dict[str, Any], arguments: dict[str, Any], rank: int) -> Worker:
     return Worker(method, rank, options, **arguments)
 
@@ -151,6 +167,12 @@ class Team:
         self.size = workers
         self.directory = JobDirectory.create(workers, workers)
         self.everybody: list[Handle] = []
+        self.server: Handle | None = None
+        serving = gossip.METHODS.config(method).of(**options).serving
+        if placement(serving, workers) == "process":
+            self.server = in_process_of_its_own(CenterServer, str(self.directory.path))
+            self.server.answer()
+            self.everybody.append(self.server)
         self.workers = [self.run(rank) for rank in range(workers) if rank not in absent]
         answers(self.workers)
 

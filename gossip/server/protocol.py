@@ -1,0 +1,95 @@
+"""What workers and the shards of the central variable say to each other. Imports the standard library only.
+
+A request is one JSON object over a socket in the job directory; the vectors themselves stay in the worker's desk, a
+file of shared memory [D] of which each shard reads and writes its own slice. A worker has one request under way at
+most, and a request is sent whole or not at all: who dies in the middle of one changes nothing, or everything.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+Serving = Literal["process", "sharded"]
+
+_LONGEST_ADDRESS = 107  # bytes of a Unix socket's path
+_LONGEST_MESSAGE = 1 << 16
+
+
+class ServerLostError(RuntimeError):
+    """The central variable is gone with whoever held it."""
+
+
+def placement(serving: Serving | None, workers: int) -> Serving | None:
+    """Where w~ lives: one worker alone serves itself."""
+    return "sharded" if serving == "process" and workers == 1 else serving
+
+
+def cuts(dimension: int, shards: int) -> list[int]:
+    """The boundaries [0, ..., D] of w~'s slices, as equal as can be."""
+    return [dimension * shard // shards for shard in range(shards + 1)]
+
+
+def address(directory: Path, shard: int) -> str:
+    """The socket of a shard.
+
+    Raises:
+        ValueError: the job directory's path is too long for a socket.
+    """
+    path = str(directory / f"center-{shard}.socket")
+    if len(path.encode()) > _LONGEST_ADDRESS:
+        raise ValueError(
+            f"got a socket path of {len(path.encode())} bytes ({path}), expected at most {_LONGEST_ADDRESS}; set"
+            " GOSGD_SHM_DIR to a directory with a shorter path"
+        )
+    return path
+
+
+def make_key(directory: Path, shard: int) -> str:
+    """A shard's password, in a file that only this user can read."""
+    path, key = _key_file(directory, shard), secrets.token_hex(32)
+    path.touch(mode=0o600)
+    path.write_text(key)
+    return key
+
+
+def read_key(directory: Path, shard: int) -> str:
+    """A shard's password; its socket appears after it."""
+    return _key_file(directory, shard).read_text()
+
+
+def same_key(mine: str, theirs: object) -> bool:
+    """Whether somebody knows the password."""
+    return isinstance(theirs, str) and hmac.compare_digest(mine.encode(), theirs.encode())
+
+
+def over(directory: Path) -> Path:
+    """The file that says that the job has ended and its central variable is no longer served."""
+    return directory / "center.over"
+
+
+def send(connection: Connection, message: dict[str, Any]) -> None:
+    """One message."""
+    connection.send_bytes(json.dumps(message).encode())
+
+
+def receive(connection: Connection) -> dict[str, Any]:
+    """One message.
+
+    Raises:
+        EOFError: nobody is left at the other end.
+        OSError: likewise, or the message is too long.
+        ValueError: it is no message.
+    """
+    message = json.loads(connection.recv_bytes(_LONGEST_MESSAGE))
+    if not isinstance(message, dict):
+        raise ValueError(f"got {type(message).__name__}, expected a message")
+    return message
+
+
+def _key_file(directory: Path, shard: int) -> Path:
+    return directory / f"center-{shard}.key"
