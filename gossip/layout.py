@@ -58,6 +58,7 @@ FINGERPRINT = 7  # of its model
 PUBLISHING = 8  # sequence number of the publication being written
 PUBLISHED = 9  # sequence number of the newest complete one
 PUBLICATION = 10  # two blocks (step, mass), used in turn
+FINISHED = 14  # 1 once it makes no more local steps
 
 POST = 16
 COMMIT = 0

@@ -67,7 +67,8 @@ class Progress:
 
     def ending(self) -> bool:
         """Whether a worker has left at the end of its training: who comes now would find nobody to join."""
-        gone = [words for words in map(self._view.open, self._view.members()) if words[layout.STATE] == State.GONE]
+        members = map(self._view.open, self._view.members())
+        gone = [words for words in members if words[layout.FINISHED] or words[layout.STATE] == State.GONE]
         if self._plan.run.train.stop == "total":
             return bool(gone) and self._made() >= self._plan.workers * self._plan.steps
         return any(words[layout.STEP] >= self._plan.steps for words in gone)

@@ -222,7 +222,7 @@ class Worker:
             exchange.release(last=False)
             return
         exchange.publish()
-        last = exchange.leave(INTERRUPTED_S if self._interrupted else 60.0)
+        last = exchange.leave(INTERRUPTED_S if self._interrupted else 60.0, stay=not self._interrupted)
         if last:
             self._write_final(time.time() - began)
         exchange.release(last)

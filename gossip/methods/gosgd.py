@@ -22,11 +22,12 @@ from gossip.mail import Letter, Peer
 from gossip.mass import TOTAL, halve
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
 from gossip.outbox import Outbox
-from gossip.peers import CHOOSERS
+from gossip.peers import CHOOSERS, uniform
 from gossip.starting import agree_on_weights, wait_for_founders
 from gossip.trace import message
 
 _INSPECTION_S = 0.1
+_STAY_PERIOD_S = 0.002
 _OBSERVATION_STEPS = 10
 """Steps between two looks at the distance to a message: it costs as much as the merge itself in a small model."""
 
@@ -70,6 +71,7 @@ class GoSGD(Exchange):
         self._staleness_sum = self._staleness_max = self._staleness_count = 0
         self._taken = 0
         self._observe_at = 0
+        self._interrupted: Callable[[], bool] = lambda: False
 
     @property
     def mass(self) -> int:
@@ -87,6 +89,7 @@ class GoSGD(Exchange):
             interrupted: asked while waiting; the wait ends when it says True.
         """
         self.steps = steps
+        self._interrupted = interrupted
         self._words[layout.STEP] = steps
         if self.genesis and not self.transport.claimant("started"):
             self.transport.appear()
@@ -226,6 +229,36 @@ class GoSGD(Exchange):
         """Restore the generator."""
         version, internal, gauss = state["generator"]
         self._generator.setstate((version, tuple(internal), gauss))
+
+    def _stay(self, timeout_s: float) -> None:
+        """Answer every message with one, so that mass and averaging stay in reach of those that still train.
+
+        Handing everything over at once would leave the last worker to train on alone, and w~ would be its weights
+        rather than an average. Ends early when none of the others gets on for `timeout_s`.
+        """
+        outbox, answered = self.outbox, self.outbox.counters.received
+        progress, deadline = -1, 0.0
+        while not self._interrupted():
+            self._attend()
+            training = [
+                peer for peer in outbox.peers if not peer.words[layout.FINISHED] and peer.state() < State.LEAVING
+            ]
+            if not training:
+                break
+            done = sum(peer.words[layout.DONE] for peer in training)
+            if done != progress:
+                progress, deadline = done, time.monotonic() + timeout_s
+            elif time.monotonic() > deadline:
+                log.warning("worker %d: leaves %d behind that have stopped", self.me.seat, len(training))
+                break
+            if outbox.counters.received != answered:
+                answered = outbox.counters.received
+                ready = [peer for peer in outbox.choosable(self.steps) if peer in training]
+                if (peer := uniform(ready, self.me.seat, answered, self._generator)) is not None:
+                    outbox.push(peer, halve(outbox.mass)[1], self.steps, self._write)
+            time.sleep(_STAY_PERIOD_S)
+        if self._publisher is not None:
+            self.publish()
 
     def _leave(self, timeout_s: float) -> bool:
         outcome: bool | None = None

@@ -128,8 +128,8 @@ class Worker:
     def lowest(self) -> bool:
         return self.exchange.lowest()
 
-    def close(self, timeout_s: float = 60.0) -> bool:
-        return self.exchange.close(timeout_s)
+    def close(self, timeout_s: float = 60.0, stay: bool = True) -> bool:
+        return self.exchange.close(timeout_s, stay)
 
 
 class CenterServer:
