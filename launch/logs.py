@@ -1,4 +1,7 @@
-"""Where the workers' output goes: `logs/worker-K/attempt-N/{stdout,stderr}.log`. Imports torch's elastic processes."""
+"""Where the processes' output goes: `logs/{worker-K,server}/attempt-N/{stdout,stderr}.log`.
+
+Imports torch's elastic processes.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,17 @@ from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 
 
 class WorkerLogs(LogsSpecs):
-    """Log files of one worker's next attempt; a resumed run goes on counting.
+    """Log files of one process's next attempt; a resumed run goes on counting.
 
     Args:
         folder: of the run's logs.
-        rank: of the worker.
+        name: of the process.
     """
 
-    def __init__(self, folder: Path, rank: int) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         super().__init__()
-        worker = folder / f"worker-{rank}"
-        attempts = len(list(worker.glob("attempt-*")))
-        self.folder = worker / f"attempt-{attempts}"
+        attempts = len(list((folder / name).glob("attempt-*")))
+        self.folder = folder / name / f"attempt-{attempts}"
         self.folder.mkdir(parents=True)
         self.stderr = self.folder / "stderr.log"
 

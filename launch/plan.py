@@ -18,6 +18,7 @@ from gossip import layout
 from gossip.directory import no_room, remove_stale, root
 from gossip.flat import Flat
 from gossip.methods import Exchange
+from gossip.server.protocol import Serving, check_address, placement
 from launch.arguments import NOT_RESUMED
 from launch.settings import customs, run_folder
 from trainers import data as datasets
@@ -44,6 +45,7 @@ class Plan:
         steps: local steps of a worker.
         samples: in one local step.
         shared_memory: bytes the job takes in shared memory.
+        serving: where the central variable lives, of methods that need a server.
     """
 
     loaded: Loaded[Run]
@@ -55,6 +57,7 @@ class Plan:
     steps: int
     samples: int
     shared_memory: int
+    serving: Serving | None
 
     @property
     def run(self) -> Run:
@@ -104,21 +107,27 @@ def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
     data.close()
     seats = min(run.run.max_workers, max(2 * run.run.workers, run.run.workers + 8))
     vector = flat.dimension * flat.vector.element_size()
-    needed = shared_memory(run.run.workers, seats, vector, getattr(exchange, "slots", 0))
+    serving = placement(exchange.serving, run.run.workers)
+    needed = shared_memory(run.run.workers, seats, vector, getattr(exchange, "slots", 0), desks=serving is not None)
     _check_room(needed)
+    if serving:
+        check_address(root(), run.run.workers)
     samples = batches.batch_size * run.train.grad_accum_steps
-    return Plan(loaded, directory, resume != NOT_RESUMED, method, seats, flat.dimension, steps, samples, needed)
+    return Plan(
+        loaded, directory, resume != NOT_RESUMED, method, seats, flat.dimension, steps, samples, needed, serving
+    )
 
 
-def shared_memory(workers: int, seats: int, vector: int, slots: int) -> int:
+def shared_memory(workers: int, seats: int, vector: int, slots: int, desks: bool = False) -> int:
     """Bytes a job takes: control words, slots and two publications a worker, and the initial weights of gossip.
 
     Args:
         vector: bytes of a weight vector.
         slots: a worker's.
+        desks: whether each worker has one, to hand vectors to a server.
     """
     words = _pages(layout.size(seats) * layout.WORD)
-    a_worker = words + slots * _pages(vector) + _pages(_PUBLICATIONS * vector)
+    a_worker = words + (slots + desks) * _pages(vector) + _pages(_PUBLICATIONS * vector)
     return workers * a_worker + (_pages(vector) if slots else 0) + 2 * _PAGE
 
 

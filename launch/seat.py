@@ -1,4 +1,4 @@
-"""One worker of a supervised job: its present process, how often it was started, its logs.
+"""One worker of a supervised job, or its server: its present process, how often it was started, its logs.
 
 Imports launch.plan, launch.logs and torch's elastic processes. Every process has a context of its own, because a
 context ends all its processes when one of them fails.
@@ -27,18 +27,20 @@ class Seat:
     """One worker, whichever process it is at the moment.
 
     Args:
-        rank: of the worker.
+        rank: of the worker; None for the server.
         plan: of the job.
         job: where the workers meet.
 
     Attributes:
+        name: what messages call it.
         attempt: how often it was restarted; -1 before the first start.
         due: when it is to be started, on the monotonic clock.
         done: whether it is not to be started again.
     """
 
-    def __init__(self, rank: int, plan: Plan, job: JobDirectory) -> None:
+    def __init__(self, rank: int | None, plan: Plan, job: JobDirectory) -> None:
         self.rank, self._plan, self._job = rank, plan, job
+        self.name = "the server" if rank is None else f"worker {rank}"
         self.attempt = -1
         self.due = 0.0
         self.done = False
@@ -53,10 +55,8 @@ class Seat:
     def start(self) -> None:
         """Start its process, in a session of its own, with its output in log files of this attempt."""
         threads = str(self._plan.run.train.threads)
+        directory = self._plan.directory
         environment = {
-            "RANK": str(self.rank),
-            "LOCAL_RANK": str(self.rank),
-            "WORLD_SIZE": str(self._plan.workers),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
             "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS", threads),
             "PYTHONSAFEPATH": "1",
@@ -64,13 +64,19 @@ class Seat:
             JOB: str(self._job.path),
             SUPERVISOR: str(os.getpid()),
         }
-        resume = ["--resume", "auto"] if self._plan.resume else []
+        if self.rank is None:
+            name, command = "server", ["-m", "launch.server", str(directory.path), str(self._job.path)]
+        else:
+            name, command = f"worker-{self.rank}", ["-m", "launch.train", str(directory.resolved)]
+            command += ["--resume", "auto"] if self._plan.resume else []
+            environment |= {"RANK": str(self.rank), "LOCAL_RANK": str(self.rank)}
+            environment |= {"WORLD_SIZE": str(self._plan.workers)}
         self.attempt += 1
-        self.logs = WorkerLogs(self._plan.directory.logs, self.rank)
+        self.logs = WorkerLogs(directory.logs, name)
         context = start_processes(
-            name=f"worker-{self.rank}",
+            name=name,
             entrypoint=sys.executable,
-            args={0: ("-m", "launch.train", str(self._plan.directory.resolved), *resume)},
+            args={0: tuple(command)},
             envs={0: environment},
             logs_specs=self.logs,
         )

@@ -1,7 +1,7 @@
 """Starts the workers of one host and looks after them. Imports launch's lower modules and torch's elastic processes.
 
 A worker that fails is restarted alone; the workers of a collective method can only go on together, so there one failure
-ends all.
+ends all. A server that keeps a central variable is one more process, and nothing goes on without it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Supervisor:
         job = JobDirectory.create(plan.seats, plan.workers)
         try:
             plan.directory.prepare(plan.loaded, plan.workers)
-            self._seats = [Seat(rank, plan, job) for rank in range(plan.workers)]
+            self._workers = [Seat(rank, plan, job) for rank in range(plan.workers)]
+            # Looked at last: of a server and a worker that failed for want of it, both are seen at once.
+            self._seats = [*self._workers, *([Seat(None, plan, job)] if plan.serving == "process" else [])]
             with Progress(plan, job) as self._progress:
                 self._listen()
                 try:
@@ -94,7 +96,7 @@ class Supervisor:
             self._event("restart", seat)
 
     def _watch(self) -> None:
-        while not all(seat.done for seat in self._seats):
+        while not all(seat.done for seat in self._workers):
             for seat in self._seats:
                 if not (seat.done or seat.running or self._interrupted) and time.monotonic() >= seat.due:
                     self._start(seat)
@@ -108,6 +110,7 @@ class Supervisor:
                 self._judge(failures)
             self._progress.update()
             time.sleep(_POLL_S)
+        self._stop(_FAILURE_S)  # a server, which ends by itself when all workers have left
 
     def _judge(self, failures: list[tuple[Seat, int]]) -> None:
         """Decide what failures mean for the job: the end, or a restart."""
@@ -115,38 +118,46 @@ class Supervisor:
             self._event("failure", seat, **({"signal": -code} if code < 0 else {"exit_code": code}))
         for seat, code in failures:
             if code == MISTAKE and seat.attempt == 0:  # later attempts have shown that the job itself is in order
-                raise ValueError(said("\n".join(seat.output())) or f"worker {seat.rank} refused to start")
-        if self.plan.method.collective:
+                raise ValueError(said("\n".join(seat.output())) or f"{seat.name} refused to start")
+        method = self.plan.run.exchange.method
+        for seat, code in failures:
+            if seat.rank is None:
+                raise self._failed(
+                    seat, code, f"a {method} job ends with its central variable; go on with --resume auto"
+                )
+        if self.plan.method.collective or self.plan.serving == "sharded":
             # A worker that merely lost its peer fails a moment after that peer did.
             seat, code = min(failures, key=lambda failure: (failure[1] > 0, _written(failure[0])))
-            raise self._failed(seat, code, f"a {self.plan.run.exchange.method} job ends with any of its workers")
+            part = ", each of which holds a part of the central variable" if self.plan.serving else ""
+            raise self._failed(seat, code, f"a {method} job ends with any of its workers{part}")
         for seat, code in failures:
             self._restart(seat, code)
 
     def _restart(self, seat: Seat, code: int) -> None:
         """Let a worker be started again, unless there is nobody to join any more or it has failed too often."""
         restarts = self.plan.run.run.restarts
-        if self.plan.method.rejoins and self._progress.ending():
+        if self.plan.method.rejoins and not self.plan.serving and self._progress.ending():
             seat.done = True
-            self._progress.say(f"worker {seat.rank} {_cause(code)} while the job was ending; it is not restarted")
+            self._progress.say(f"{seat.name} {_cause(code)} while the job was ending; it is not restarted")
         elif seat.attempt >= restarts:
             raise self._failed(seat, code, f"its {restarts} restarts (run.restarts) are used up")
         else:
             delay = min(_BACK_OFF_S, 2.0 ** (seat.attempt - 1)) if seat.attempt else 0.0
             seat.due = time.monotonic() + delay
             self._progress.say(
-                f"worker {seat.rank} {_cause(code)}; restart {seat.attempt + 1} of {restarts}"
+                f"{seat.name} {_cause(code)}; restart {seat.attempt + 1} of {restarts}"
                 + (f" in {delay:.0f} s" if delay else "")
             )
 
     def _failed(self, seat: Seat, code: int, why: str) -> RunFailedError:
         assert seat.logs is not None
         for line in seat.output()[-_LAST_LINES:]:
-            self._progress.say(f"worker {seat.rank} | {line}")
-        return RunFailedError(f"worker {seat.rank} {_cause(code)}; {why}; its log: {seat.logs.stderr}")
+            self._progress.say(f"{seat.name} | {line}")
+        return RunFailedError(f"{seat.name} {_cause(code)}; {why}; its log: {seat.logs.stderr}")
 
     def _event(self, event: str, seat: Seat, **figures: int) -> None:
-        line: dict[str, Any] = {"time": time.time(), "event": event, "worker": seat.rank, "attempt": seat.attempt}
+        who = {"server": 0} if seat.rank is None else {"worker": seat.rank}
+        line: dict[str, Any] = {"time": time.time(), "event": event, **who, "attempt": seat.attempt}
         with (self.plan.directory.path / "events.jsonl").open("a") as file:
             file.write(json.dumps(line | figures) + "\n")
 

@@ -6,6 +6,7 @@ Under `gosgd train` the launcher has prepared the run directory, and the configu
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -95,6 +96,7 @@ def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
         return MISTAKE
     view = View(job.directory)
     _tell(job, {"directory": str(plan.directory.path.absolute()), "resume": plan.resume})
+    job = dataclasses.replace(job, server=("-m", "launch.server", str(plan.directory.path.absolute())))
     with Progress(plan, job.directory).in_background():
         code = _train(plan.run, plan.directory, job, plan.resume)
         summary = _last_word(plan, job, view) if code == DONE else None

@@ -3,6 +3,7 @@
 config.yaml  config.resolved.yaml  env.json      what was asked for, and on what it ran
 metrics.jsonl                                    evaluations of the consensus model, one JSON object a line
 workers/K/metrics.jsonl                          what worker K measured, one JSON object a line
+server/metrics.jsonl                             what the server measured, of methods that have one
 tb/                                              a tensorboard view of both
 checkpoints/worker-K/                            per worker: divergent workers are not replicas
 logs/                                            what the workers printed, one folder an attempt
@@ -86,6 +87,12 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         return state.st_ino, state.st_mtime_ns
+
+    def server(self) -> Path:
+        """Folder of the server's metrics, made if need be."""
+        path = self.path / "server"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def worker(self, rank: int) -> Path:
         """Folder of worker `rank`'s own metrics, made if need be."""

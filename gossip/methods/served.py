@@ -15,7 +15,7 @@ from gossip import layout
 from gossip.layout import Member
 from gossip.methods.base import Exchange
 from gossip.server.client import Center
-from gossip.server.protocol import placement
+from gossip.server.protocol import check_address, placement
 from gossip.server.serve import Server
 
 _processes: list[subprocess.Popen[bytes]] = []
@@ -51,6 +51,7 @@ class Served(Exchange):
             before = [Member(self.me.seat, age) for age in range(self.me.generation)]
             steps = max(self.transport.open(member)[layout.STEP] for member in before)
         where = placement(self.options.serving, self.job.workers)
+        check_address(self.job.directory.path.parent, self.job.workers)
         shards = self.job.workers if where == "sharded" else 1
         alive = self._serve(shards) if where == "sharded" else self._start_server()
         self.center = Center(self.transport, shards, self.flat.weights, alive)

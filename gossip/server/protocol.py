@@ -18,6 +18,7 @@ Serving = Literal["process", "sharded"]
 
 _LONGEST_ADDRESS = 107  # bytes of a Unix socket's path
 _LONGEST_MESSAGE = 1 << 16
+_ANY_JOB = "gosgd-" + "0" * 24
 
 
 class ServerLostError(RuntimeError):
@@ -35,18 +36,22 @@ def cuts(dimension: int, shards: int) -> list[int]:
 
 
 def address(directory: Path, shard: int) -> str:
-    """The socket of a shard.
+    """The socket of a shard."""
+    return str(directory / f"center-{shard}.socket")
+
+
+def check_address(root: Path, shards: int) -> None:
+    """Refuse a place for job directories whose path leaves no room for a socket's.
 
     Raises:
-        ValueError: the job directory's path is too long for a socket.
+        ValueError: its path is too long.
     """
-    path = str(directory / f"center-{shard}.socket")
-    if len(path.encode()) > _LONGEST_ADDRESS:
+    length = len(address(root / _ANY_JOB, shards).encode())
+    if length > _LONGEST_ADDRESS:
         raise ValueError(
-            f"got a socket path of {len(path.encode())} bytes ({path}), expected at most {_LONGEST_ADDRESS}; set"
-            " GOSGD_SHM_DIR to a directory with a shorter path"
+            f"got shared-memory directory {root}, in which sockets would have paths of {length} bytes, expected at most"
+            f" {_LONGEST_ADDRESS}; set GOSGD_SHM_DIR to a shorter path"
         )
-    return path
 
 
 def make_key(directory: Path, shard: int) -> str:

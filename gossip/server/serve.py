@@ -51,6 +51,8 @@ class _Figures:
     busy: float = 0.0
 
     def note(self, seat: int, do: str, waited: float, busy: float) -> None:
+        if not self.operations:  # an idle time before does not count
+            self.since = time.monotonic() - busy
         self.operations[do] += 1
         self.waited.setdefault(seat, []).append(waited)
         self.busy += busy

@@ -1,0 +1,33 @@
+"""The entry of a job's server, `python -m launch.server RUN_DIRECTORY JOB_DIRECTORY`: keeps the central variable.
+
+Started by the launcher, or under torchrun by worker 0. Imports torch only after the process has seen to its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from launch.process import SUPERVISOR, end_with_the_supervisor
+
+
+def main(run_directory: str, job_directory: str) -> int:
+    """Serve until every worker has left; figures go to `server/metrics.jsonl` of the run. Returns the exit code."""
+    end_with_the_supervisor()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    from gossip.server.__main__ import serve
+    from trainers.metrics import Metrics
+    from trainers.run_directory import RunDirectory
+
+    supervised = SUPERVISOR in os.environ
+    metrics = Metrics(RunDirectory(run_directory).server() / "metrics.jsonl", None)
+    try:
+        serve(job_directory, restarts=supervised, watched=supervised, report=metrics.write)
+    finally:
+        metrics.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
