@@ -22,6 +22,7 @@ ROWS: list[Row] = [
     ("train", "train a model with several workers on this machine", commands.add_train, commands.train),
     ("validate", "check a configuration without running it", commands.add_validate, commands.validate),
     ("replay", "rebuild a recorded run as a product of matrices", commands.add_replay, commands.replay),
+    ("consensus", "consensus error of each method against theory", commands.add_consensus, commands.consensus),
     ("recipes", "list the recipes that come along, or copy one", commands.add_recipes, commands.recipes),
 ]
 

@@ -73,6 +73,44 @@ def replay(given: argparse.Namespace) -> int:
     return run(given.run, given.json)
 
 
+def add_consensus(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd consensus`."""
+    parser.epilog = (
+        "examples:\n"
+        "  gosgd consensus --plot consensus.png\n"
+        "  gosgd consensus --methods gosgd,easgd,none --rhos 0.02 --clock tick --steps 20000\n"
+        "  gosgd consensus --rhos 0.1 --real --json -"
+    )
+    parser.add_argument(
+        "--methods",
+        default="gosgd,persyn",
+        metavar="NAMES",
+        help="of none, fully_sync, persyn, easgd, easgd_async, downpour, gosgd, pairwise (default: %(default)s)",
+    )
+    parser.add_argument("--rhos", default="0.01,0.1,0.4", metavar="RATES", help="exchanges per step (%(default)s)")
+    parser.add_argument("--workers", type=int, default=8, metavar="M", help="(default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=1000, metavar="D", help="weights of a worker (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="rounds, or single ticks (%(default)s)")
+    parser.add_argument("--clock", choices=["round", "tick"], default="round", help="all update in a step, or one")
+    parser.add_argument(
+        "--delivery", choices=["instant", "queued"], default="instant", help="merged at once, or at the next step"
+    )
+    parser.add_argument("--variance", type=float, default=1.0, metavar="V", help="of the updates (%(default)s)")
+    parser.add_argument("--alpha", type=float, metavar="A", help="elastic rate of easgd (default: 0.9 / M)")
+    parser.add_argument("--repeats", type=int, default=20, metavar="R", help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
+    parser.add_argument("--real", action="store_true", help="also measure live worker processes")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the curves")
+    parser.add_argument("--json", metavar="FILE|-", help="write every figure")
+
+
+def consensus(given: argparse.Namespace) -> int:
+    """Compare methods by the consensus they hold and the messages they send."""
+    from launch.consensus import run
+
+    return run(given)
+
+
 def add_recipes(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gosgd recipes`."""
     parser.epilog = "examples:\n  gosgd recipes list\n  gosgd recipes copy digits my_job.yaml"
