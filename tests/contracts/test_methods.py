@@ -1,7 +1,6 @@
 """What every exchange method must keep, on real processes: one row a method."""
 
 import copy
-import json
 
 import numpy as np
 import pytest
@@ -17,8 +16,26 @@ from gossip.mass import TOTAL
 
 pytestmark = pytest.mark.timeout(110)
 
-OPTIONS = {"none": {}, "fully_sync": {}, "persyn": {"tau": 3}, "gosgd": {"rho": 0.5}}
+OPTIONS = {
+    "none": {},
+    "fully_sync": {},
+    "persyn": {"tau": 3},
+    "gosgd": {"rho": 0.5},
+    "easgd": {"tau": 3},
+    "easgd_async": {"tau": 3, "mode": "async"},
+    "downpour": {"n_fetch": 3, "n_push": 2},
+    "downpour_sharded": {"n_fetch": 3, "n_push": 2, "server": "sharded"},
+}
 EVERY = pytest.mark.parametrize("method", OPTIONS)
+
+
+CENTRAL = [method for method in OPTIONS if method.startswith(("easgd", "downpour"))]
+"""Those that keep a central variable: it is what they end with, see test_central.py."""
+
+
+def name_of(row: str) -> str:
+    """The method a row is about."""
+    return row.partition("_")[0] if row in CENTRAL else row
 
 
 @pytest.fixture
@@ -26,7 +43,7 @@ def team():
     teams: list[Team] = []
 
     def make(method: str, workers: int, **options) -> Team:
-        teams.append(Team(method, workers, OPTIONS[method], **options))
+        teams.append(Team(name_of(method), workers, OPTIONS[method], **options))
         return teams[-1]
 
     yield make
@@ -59,7 +76,7 @@ def test_a_consensus_is_a_fixed_point(team, method, workers):
         np.testing.assert_allclose(vector, before[0], rtol=0 if workers == 2 else 1e-6, atol=0)
 
 
-@pytest.mark.parametrize("method", ["fully_sync", "persyn", "gosgd"])
+@pytest.mark.parametrize("method", ["fully_sync", "persyn", "gosgd", *CENTRAL])
 def test_workers_that_were_built_apart_start_together(team, method):
     job = team(method, 2, spread=1.0)
     job.ask("start")
@@ -96,7 +113,7 @@ def test_consensus_is_reached_without_local_steps(team, method):
     np.testing.assert_allclose(last, np.average(before, 0, [m / sum(weights) for m in weights]), rtol=1e-4, atol=1e-5)
 
 
-@EVERY
+@pytest.mark.parametrize("method", [method for method in OPTIONS if method not in CENTRAL])
 def test_one_worker_ends_with_the_mean(team, method):
     job = team(method, 3)
     job.ask("start")
@@ -109,7 +126,7 @@ def test_one_worker_ends_with_the_mean(team, method):
     assert job.ask("close") == [False] * 3, "a second call does nothing"
 
 
-@EVERY
+@pytest.mark.parametrize("method", [method for method in OPTIONS if method not in CENTRAL])
 def test_floating_buffers_are_averaged_and_counters_are_not(team, method):
     job = team(method, 2, kind="batch_norm")
     job.ask("start")
@@ -273,7 +290,7 @@ def test_gossip_counts_what_it_did(team):
 def test_one_worker_works(alone, method):
     model = make_model("batch_norm")
     before = copy.deepcopy(model.state_dict())
-    exchange = gossip.build(method, model, **OPTIONS[method])
+    exchange = gossip.build(name_of(method), model, **OPTIONS[method])
     assert exchange.wrap(model) is model
     for _ in range(10):
         exchange.step()
@@ -284,18 +301,29 @@ def test_one_worker_works(alone, method):
     assert not list(root().glob("*gosgd-*"))
 
 
+def same(one, other) -> None:
+    """Two states, tensors among them."""
+    assert one.keys() == other.keys()
+    for name in one:
+        if isinstance(one[name], torch.Tensor):
+            assert torch.equal(one[name], other[name]), name
+        else:
+            assert one[name] == other[name], name
+
+
 @EVERY
-def test_state_round_trips(alone, method):
-    exchange = gossip.build(method, make_model("mlp"), seed=1, **OPTIONS[method])
+def test_state_round_trips(alone, method, tmp_path):
+    exchange = gossip.build(name_of(method), make_model("mlp"), seed=1, **OPTIONS[method])
     for _ in range(7):
         exchange.step()
-    state = json.loads(json.dumps(exchange.state_dict()))
-    other = gossip.build(method, make_model("mlp"), seed=2, **OPTIONS[method])
-    other.load_state_dict(state)
+    torch.save(exchange.state_dict(), tmp_path / "state.pt")
+    other = gossip.build(name_of(method), make_model("mlp"), seed=2, **OPTIONS[method])
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    other.start(exchange.steps)
     for _ in range(5):
         exchange.step()
         other.step()
-        assert other.state_dict() == exchange.state_dict()
+        same(other.state_dict(), exchange.state_dict())
     exchange.close()
     other.close()
 
@@ -310,7 +338,7 @@ def test_full_synchronisation_without_its_wrapper_is_refused(team):
 @EVERY
 def test_weights_that_were_moved_away_are_noticed_at_the_next_step(alone, method):
     model = make_model("mlp")
-    exchange = gossip.build(method, model, **OPTIONS[method])
+    exchange = gossip.build(name_of(method), model, **OPTIONS[method])
     exchange.step()
     model.double()
     with pytest.raises(ValueError, match="moved out of the exchanged vector"):
@@ -327,6 +355,14 @@ def test_weights_that_were_moved_away_are_noticed_at_the_next_step(alone, method
         ("gosgd", {"peers": "star"}, "peers: got 'star'"),
         ("persyn", {}, "expected exactly one of them"),
         ("none", {"rho": 0.1}, "rho: got 0.1"),
+        ("easgd", {"alpha": 1.0}, "got alpha=1 for 1 workers, expected 0 < alpha < 1: .* would diverge; lower alpha"),
+        ("easgd", {"mode": "async", "alpha": 1.5}, "got alpha=1.5 for 1 workers, .* would diverge"),
+        ("easgd", {"alpha": 0.1, "beta": 0.9}, "got alpha=0.1 and beta=0.9, expected one of them"),
+        ("easgd", {"tau": 0}, "tau: got 0"),
+        ("easgd", {"mode": "often"}, "mode: got 'often'"),
+        ("easgd", {"server": "process"}, "got server=process with mode=sync, expected none"),
+        ("downpour", {"n_push": 0}, "n_push: got 0"),
+        ("downpour", {"server": "everywhere"}, "server: got 'everywhere'"),
         ("nowhere:Method", {}, "cannot import 'nowhere'"),
     ],
 )

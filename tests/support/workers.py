@@ -98,6 +98,21 @@ class Worker:
                 time.sleep(pause_s)
         return self.exchange.steps
 
+    def drift(self, updates: np.ndarray, pause_s: float = 0.0) -> np.ndarray:
+        """Steps that add the given updates [n, D] to the weights; returns the weights after each exchange [n, D]."""
+        after = []
+        for update in torch.from_numpy(updates):
+            self.exchange.flat.vector.add_(update)
+            self.exchange.step()
+            after.append(self.vector())
+            if pause_s:
+                time.sleep(pause_s)
+        return np.stack(after)
+
+    def central(self) -> np.ndarray | None:
+        center = self.exchange.central()
+        return None if center is None else center.double().numpy()
+
     def still_steps(self, seconds: float) -> int:
         """Exchange without local steps for a while."""
         deadline = time.monotonic() + seconds
