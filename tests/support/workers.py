@@ -70,8 +70,13 @@ class Worker:
         self.model = model
         self.wrapped = self.exchange.wrap(model) if wrap else model
 
-    def start(self) -> bool:
-        return self.exchange.start()
+    def start(self, steps: int = 0) -> bool:
+        return self.exchange.start(steps)
+
+    def resume(self, value: float, version: int) -> None:
+        """Load the state of a method with a server: w~ with `value` everywhere, after so many moves."""
+        center = torch.full_like(self.exchange.flat.vector, value)
+        self.exchange.load_state_dict({"center": center, "versions": [version]})
 
     def perturb(self) -> None:
         """Go somewhere else than the other workers."""
