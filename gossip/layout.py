@@ -59,6 +59,10 @@ PUBLISHING = 8  # sequence number of the publication being written
 PUBLISHED = 9  # sequence number of the newest complete one
 PUBLICATION = 10  # two blocks (step, mass), used in turn
 FINISHED = 14  # 1 once it makes no more local steps
+HELD = 15  # shares it holds, as a hint for peers that choose adaptively
+WANDERED = 16  # e of gossip.adaptive, in units of 1 / WANDERED_SCALE
+
+WANDERED_SCALE = 1 << 20
 
 POST = 16
 COMMIT = 0

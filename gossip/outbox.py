@@ -157,6 +157,20 @@ class Outbox:
         """How many of our messages wait to be read."""
         return sum(peer.pending is not None for peer in self.peers)
 
+    def expects(self, peer: Peer) -> bool:
+        """Whether a peer has unread mail of anybody's (a hint: it may have read or received some meanwhile)."""
+        if peer.pending is not None:
+            return True
+        post = layout.post(peer.member.seat) + layout.COMMIT
+        for other in self.peers:
+            word = other.words[post]
+            if other is not peer and layout.sequence_of(word) and not word & FLAG:
+                receipt = layout.receipt(self.transport.seats, other.member.seat) + layout.ACKNOWLEDGED
+                read = layout.pack(layout.sequence_of(word), other.member.generation)
+                if layout.generation_of(word) == peer.member.generation and peer.words[receipt] & ~FLAG != read:
+                    return True
+        return False
+
     def fed(self, joiner: Peer) -> bool:
         """Whether anybody has already announced mail to a joining member (a hint: it saves needless sends)."""
         if joiner.pending is not None:

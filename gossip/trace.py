@@ -86,4 +86,4 @@ class Recorder:
         if vector is not None:
             self._vectors.write(vector.detach().cpu().numpy().tobytes())
             event = {**event, "vector": True}
-        self._lines.write(json.dumps({**event, "time": time.time()}).encode() + b"\n")
+        self._lines.write(json.dumps({**event, "time": time.time()}, default=repr).encode() + b"\n")

@@ -254,8 +254,8 @@ class Exchange(ABC):
             self._stay(timeout_s)
         return self._leave(timeout_s)
 
-    def _stay(self, timeout_s: float) -> None:
-        """Be of use to workers that have local steps to make still; a method that has none returns at once."""
+    def _stay(self, timeout_s: float) -> None:  # noqa: B027 (nothing to do is right for most methods)
+        """Be of use to workers that have local steps to make still."""
 
     def release(self, last: bool) -> None:
         """The second half of `close`: let go of shared memory; the last worker of an unsupervised job removes it."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from gossip import layout
@@ -22,7 +22,8 @@ from gossip.mail import Letter, Peer
 from gossip.mass import TOTAL, halve
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
 from gossip.outbox import Outbox
-from gossip.peers import CHOOSERS, uniform
+from gossip.peers import ADAPTIVE, Chooser, check_peers, chooser
+from gossip.sending import AtRandom, WhereItHelps
 from gossip.starting import agree_on_weights, wait_for_founders
 from gossip.trace import message
 
@@ -37,7 +38,8 @@ class GoSGDConfig(MethodConfig):
 
     Attributes:
         rho: probability of a push after each local step.
-        peers: whom to push to.
+        peers: whom to push to: `uniform`, `ring`, `exponential`, a function of your own (see gossip.peers), or
+            `adaptive`, which also chooses when and keeps rho on average (see gossip.adaptive).
         slots: how many messages of a worker may be unread at once; each takes a weight vector of shared memory.
         patience: a peer that leaves a message unread for more than this many of our steps is not chosen.
         start_timeout_s: how long a worker waits at the start for the others' processes to be up.
@@ -45,10 +47,15 @@ class GoSGDConfig(MethodConfig):
 
     method: Literal["gosgd"] = "gosgd"
     rho: float = Field(default=0.02, ge=0, le=1)
-    peers: Literal["uniform", "ring", "exponential"] = "uniform"
+    peers: Annotated[str | Chooser, AfterValidator(check_peers)] = "uniform"
     slots: int = Field(default=4, ge=1, le=64)
     patience: int = Field(default=50, ge=1)
     start_timeout_s: float = Field(default=120.0, gt=0)
+
+    def check(self, workers: int) -> None:
+        """Find a chooser of the user's own."""
+        if self.peers != ADAPTIVE:
+            chooser(self.peers)
 
 
 @METHODS.register(GoSGDConfig)
@@ -64,7 +71,11 @@ class GoSGD(Exchange):
         self.outbox = Outbox(self.transport, self.genesis, self.options.patience)
         self.estimate = OnlineEstimate(seed=self.seed)
         self._generator = random.Random(repr((self.seed, *self.me)))
-        self._choose = CHOOSERS[self.options.peers]
+        self._sender: AtRandom | WhereItHelps
+        if self.options.peers == ADAPTIVE:
+            self._sender = WhereItHelps(self.outbox, self.options.rho, self._generator)
+        else:
+            self._sender = AtRandom(self.outbox, self.options.rho, chooser(self.options.peers), self._generator)
         self._board = memoryview(b"")
         self._newcomers: list[Peer] = []
         self._inspected = 0.0
@@ -140,16 +151,9 @@ class GoSGD(Exchange):
     def step(self) -> None:
         """Push with probability rho, then merge what has arrived."""
         self.count_step()
-        if self._generator.random() < self.options.rho:
-            self._push()
+        self._sender.after_step(self.steps, self._write)
         self._attend()
-
-    def _push(self) -> None:
-        outbox = self.outbox
-        peers = outbox.choosable(self.steps)
-        peer = self._choose(peers, self.me.seat, outbox.counters.sent, self._generator)
-        if peer is not None:
-            outbox.push(peer, halve(outbox.mass)[1], self.steps, self._write)
+        self._sender.tell()
 
     def _attend(self) -> None:
         """What a worker owes its peers at every step: read the inbox, greet newcomers, notice the dead."""
@@ -194,6 +198,7 @@ class GoSGD(Exchange):
                 self._observe_at = self.steps + _OBSERVATION_STEPS
                 self.estimate.observe(vector[: self.flat.weights], theirs[: self.flat.weights])
             vector.lerp_(theirs, weight)
+        self._sender.merged(weight, letter.sender)
         self._moved("merge", message=message(letter), weight=weight)
         if self._words[layout.STATE] == State.JOINING:
             self.steps = step
@@ -253,9 +258,8 @@ class GoSGD(Exchange):
                 break
             if outbox.counters.received != answered:
                 answered = outbox.counters.received
-                ready = [peer for peer in outbox.choosable(self.steps) if peer in training]
-                if (peer := uniform(ready, self.me.seat, answered, self._generator)) is not None:
-                    outbox.push(peer, halve(outbox.mass)[1], self.steps, self._write)
+                if ready := [peer for peer in outbox.choosable(self.steps) if peer in training]:
+                    outbox.push(self._generator.choice(ready), halve(outbox.mass)[1], self.steps, self._write)
             time.sleep(_STAY_PERIOD_S)
         if self._publisher is not None:
             self.publish()

@@ -1,4 +1,4 @@
-"""The `matrix` method: live processes apply the user's matrices exactly, and matrices that lose a consensus are refused."""
+"""The `matrix` method: live processes apply the user's matrices, and those that lose a consensus are refused."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_the_central_variable_survives_a_checkpoint(monkeypatch):
         ("support.schedules:no_matrix", "step 0: got str, expected a matrix of numbers"),
         ("support.schedules:of_step_only", r"schedule 'support.schedules:of_step_only': too many positional arguments"),
         ("support.schedules:nothing", "module 'support.schedules' has no 'nothing'"),
-        ("support.schedules:np", "schedule 'support.schedules:np' is a module, expected a function of step and workers"),
+        ("support.schedules:np", "is a module, expected a function of step and workers"),
     ],
 )
 def test_a_schedule_that_keeps_no_consensus_is_refused_at_once(monkeypatch, schedule, complaint):

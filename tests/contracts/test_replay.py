@@ -10,11 +10,12 @@ from gossip.replay import Replay, read
 pytestmark = pytest.mark.timeout(90)
 
 METHODS = {
-    "none": {},
-    "fully_sync": {},
-    "persyn": {"tau": 3},
-    "gosgd": {"rho": 0.5},
-    "matrix": {"schedule": "support.schedules:ring_and_center"},
+    "none": ("none", {}),
+    "fully_sync": ("fully_sync", {}),
+    "persyn": ("persyn", {"tau": 3}),
+    "gosgd": ("gosgd", {"rho": 0.5}),
+    "gosgd adaptive": ("gosgd", {"rho": 0.5, "peers": "adaptive"}),
+    "matrix": ("matrix", {"schedule": "support.schedules:ring_and_center"}),
 }
 
 
@@ -37,10 +38,11 @@ def replayed(folder):
     return replay
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("kind", ["mlp", "batch_norm"])
-def test_three_live_workers_end_where_their_matrices_say(team, tmp_path, method, kind):
-    job = team(method, 3, METHODS[method], kind=kind, spread=1.0, trace=tmp_path)
+def test_three_live_workers_end_where_their_matrices_say(team, tmp_path, name, kind):
+    method, options = METHODS[name]
+    job = team(method, 3, options, kind=kind, spread=1.0, trace=tmp_path)
     job.ask("start")
     job.ask("steps", 20, 0.1)
     last = job.last(job.ask("close"))

@@ -138,6 +138,16 @@ class Worker:
     def publish(self) -> None:
         self.exchange.publish()
 
+    def expects(self, seat: int) -> bool:
+        """Whether this worker thinks that another one has unread mail."""
+        return any(
+            self.exchange.outbox.expects(peer) for peer in self.exchange.outbox.peers if peer.member.seat == seat
+        )
+
+    def attend(self) -> None:
+        """Read the mail without a step."""
+        self.exchange._attend()
+
     def published(self) -> list[tuple[int, int, np.ndarray]]:
         """(seat, step, weights) of everybody's newest snapshot."""
         return [(one.member.seat, one.step, one.vector.double().numpy()) for one in self.exchange.published()]

@@ -1,0 +1,186 @@
+"""Jobs with a central variable from the command to the table: where it lives, and what dies with whom."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launching import CONFIG, environment, jobs, lines, made, meanwhile, pid_of, processes, started, until
+
+from launch.cli import main
+
+pytestmark = pytest.mark.timeout(90)
+
+SLOW = ("train.steps=1500", "run.eval_every=0")
+ASYNC = "exchange={method: easgd, mode: async, tau: 3}"
+DOWNPOUR = "exchange={method: downpour, n_fetch: 3, n_push: 2}"
+
+
+def summary_of(job) -> dict:
+    return json.loads((job / "run" / "final" / "summary.json").read_text())
+
+
+def server_of(job) -> int:
+    """The process that keeps w~."""
+    for pid in processes(job):
+        if b"launch.server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise AssertionError("no server")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "server"),
+    [
+        ("{method: easgd, tau: 5}", False),
+        ("{method: easgd, mode: async, tau: 5, order: before_gradient}", True),
+        ("{method: easgd, mode: async, tau: 5, server: sharded}", False),
+        ("{method: downpour, n_fetch: 4, n_push: 2}", True),
+    ],
+    ids=["easgd", "easgd_async", "easgd_sharded", "downpour"],
+)
+def test_two_workers_train_on_digits_with_a_central_variable(job, capsys, exchange, server):
+    assert main(["train", "small.yaml", f"exchange={exchange}", f"run.dir={job}/run"]) == 0
+    summary = summary_of(job)
+    assert (summary["workers"], summary["steps"], summary["steps_total"]) == (2, 60, 120)
+    assert summary["mass_total"] is None
+    assert 0.4 < summary["accuracy"] <= 1
+    evaluations = lines(job / "run" / "metrics.jsonl")
+    assert {line["step"] for line in evaluations} == {20, 40, 60}
+    assert evaluations[-1]["test_accuracy"] > evaluations[0]["test_accuracy"], "it is w~ that is scored"
+    assert (job / "run" / "server" / "metrics.jsonl").exists() is server
+    assert (job / "run" / "logs" / "server" / "attempt-0" / "stderr.log").exists() is server
+    if server:
+        assert lines(job / "run" / "server" / "metrics.jsonl")[-1]["version"] >= 24
+    assert not (job / "run" / "events.jsonl").exists()
+    assert processes(job) == []
+    assert jobs() == []
+
+
+def test_the_server_starts_and_ends_with_a_job_under_torchrun(job):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "launch.train", "small.yaml", DOWNPOUR, f"run.dir={job}/run"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=80,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary_of(job)["accuracy"] > 0.4
+    assert lines(job / "run" / "server" / "metrics.jsonl")
+    until(lambda: not processes(job), timeout_s=5)
+    assert jobs() == []
+
+
+def test_a_killed_worker_is_restarted_alone_and_goes_on_from_the_central_variable(job, capsys):
+    def kill() -> None:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        other, server = pid_of(job, 0), server_of(job)
+        os.kill(pid_of(job, 1), signal.SIGKILL)
+        until(lambda: made(1, generation=1) > 0)
+        assert (pid_of(job, 0), server_of(job)) == (other, server)
+        (job / "slowly").unlink()
+
+    (job / "slowly").touch()
+    with meanwhile(kill):
+        assert main(["train", "own.yaml", ASYNC, *SLOW, f"run.dir={job}/run"]) == 0
+    assert "worker 1 was killed by SIGKILL; restart 1 of 3" in capsys.readouterr().err
+    assert summary_of(job)["steps"] == 1500
+    assert summary_of(job)["steps_total"] == 3000, "it went on where its predecessor had been"
+    assert summary_of(job)["accuracy"] > 0.8
+    assert "worker 1 is gone without a word" in (job / "run/logs/server/attempt-0/stderr.log").read_text()
+    assert jobs() == []
+
+
+def test_a_job_whose_server_is_killed_ends_at_once_with_one_clear_line(job, capsys):
+    def kill() -> None:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        os.kill(server_of(job), signal.SIGKILL)
+        killed.append(time.monotonic())
+
+    killed: list[float] = []
+    (job / "slowly").touch()
+    with meanwhile(kill):
+        assert main(["train", "own.yaml", DOWNPOUR, *SLOW, f"run.dir={job}/run"]) == 1
+    assert time.monotonic() - killed[0] < 10
+    *_, last = capsys.readouterr().err.splitlines()
+    reason = "the server was killed by SIGKILL; a downpour job ends with its central variable; go on with --resume auto"
+    assert last == f"gosgd: {reason}; its log: {job}/run/logs/server/attempt-0/stderr.log"
+    logs = [path.read_text() for path in (job / "run" / "logs").glob("worker-*/attempt-0/stderr.log")]
+    assert any("when its server went away: w~ is lost" in text for text in logs)
+    assert processes(job) == []
+    assert jobs() == []
+
+
+def test_a_sharded_job_ends_with_any_of_its_workers(job, capsys):
+    def kill() -> None:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        os.kill(pid_of(job, 1), signal.SIGKILL)
+
+    (job / "slowly").touch()
+    with meanwhile(kill):
+        sharded = DOWNPOUR.replace("}", ", server: sharded}")
+        assert main(["train", "own.yaml", sharded, *SLOW, f"run.dir={job}/run"]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert "worker 1 was killed by SIGKILL; a downpour job ends with any of its workers, each of which holds a" in last
+    assert processes(job) == []
+    assert jobs() == []
+
+
+@pytest.mark.parametrize("server", ["process", "sharded"])
+def test_ctrl_c_ends_all_within_three_seconds_and_the_run_can_be_resumed(job, capsys, server):
+    (job / "slowly").touch()
+    exchange = DOWNPOUR.replace("}", f", server: {server}}}")
+    with started(job, "train", "own.yaml", exchange, *SLOW, f"run.dir={job}/run") as process:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - began < 3
+        assert processes(job) == []
+    assert jobs() == []
+    assert (process.returncode, out) == (130, ""), err
+    step = int(re.fullmatch(r"gosgd: interrupted after step (\d+); go on with --resume auto .*\n", err)[1])
+    assert summary_of(job)["interrupted"] is True, "the last one still took w~"
+    (job / "slowly").unlink()
+    again = ["train", "own.yaml", exchange, "train.steps=300", f"run.dir={job}/run", "--resume", "auto"]
+    assert main(again) == 0
+    assert "steps a worker   300" in capsys.readouterr().out
+    assert summary_of(job)["steps_total"] <= 2 * (300 - step)
+    assert summary_of(job)["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("exchange", "expected"),
+    [
+        ("{method: easgd, alpha: 0.7}", r"exchange: got alpha=0\.7 for 2 workers, expected 0 < alpha < 0\.66.*diverge"),
+        ("{method: easgd, mode: async, alpha: 1}", r"exchange: got alpha=1 for 1 workers, .*would diverge"),
+        ("{method: easgd, alpha: 0.1, beta: 0.9}", r"exchange: .*got alpha=0\.1 and beta=0\.9, expected one of them"),
+        ("{method: easgd, tau: 0}", r"exchange\.tau: got 0, expected"),
+        ("{method: easgd, server: sharded}", r"exchange: .*got server=sharded with mode=sync, expected none"),
+        ("{method: downpour, n_fetch: 0}", r"exchange\.n_fetch: got 0, expected"),
+        ("{method: downpour, serve: sharded}", r"exchange\.serve: got an unknown key.*did you mean 'server'"),
+    ],
+)
+def test_bad_options_are_named_by_file_and_line(job, capsys, exchange, expected):
+    (job / "bad.yaml").write_text(CONFIG.replace("{method: gosgd, rho: 0.5}", exchange))
+    assert main(["train", "bad.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(rf"bad\.yaml:6: {expected}", err), err
+    assert len(err.splitlines()) <= 2
+    assert jobs() == []
+
+
+def test_a_dry_run_counts_the_desks(job, capsys):
+    def said(*words: str) -> int:
+        assert main(["train", "small.yaml", "--dry-run", *words]) == 0
+        return int(re.search(r"([\d,]+) bytes of shared memory", capsys.readouterr().out)[1].replace(",", ""))
+
+    assert said(DOWNPOUR) - said("exchange={method: none}") == 2 * 8192, "one vector of 1,216 floats each, in pages"
