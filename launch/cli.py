@@ -21,6 +21,7 @@ Row = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argpa
 ROWS: list[Row] = [
     ("train", "train a model with several workers on this machine", commands.add_train, commands.train),
     ("validate", "check a configuration without running it", commands.add_validate, commands.validate),
+    ("explain", "show what a job's exchange does and costs", commands.add_explain, commands.explain),
     ("replay", "rebuild a recorded run as a product of matrices", commands.add_replay, commands.replay),
     ("consensus", "consensus error of each method against theory", commands.add_consensus, commands.consensus),
     ("recipes", "list the recipes that come along, or copy one", commands.add_recipes, commands.recipes),

@@ -59,6 +59,21 @@ def validate(given: argparse.Namespace) -> int:
     return 0
 
 
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd explain`."""
+    parser.epilog = "examples:\n  gosgd explain digits\n  gosgd explain job.yaml exchange.rho=0.02 --workers 64"
+    add_config(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes (default: run.workers)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def explain(given: argparse.Namespace) -> int:
+    """Show a job's matrix, costs and predicted consensus error."""
+    from launch.explain import run
+
+    return run(given.config, given.overrides, given.workers, given.json)
+
+
 def add_replay(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gosgd replay`."""
     parser.epilog = "example:\n  gosgd train digits exchange.trace=updates run.dir=traced\n  gosgd replay traced"

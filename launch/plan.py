@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import gossip
-from configs import ConfigError, Loaded
-from configs.errors import Place
-from configs.source import parse
+from configs import Loaded
 from gossip import layout
 from gossip.directory import no_room, remove_stale, root
 from gossip.flat import Flat
 from gossip.methods import Exchange
 from gossip.server.protocol import Serving, check_address, placement
 from launch.arguments import NOT_RESUMED
-from launch.settings import customs, run_folder
+from launch.settings import blame, customs, run_folder
 from trainers import data as datasets
 from trainers import models
 from trainers.local import LocalTrainer, steps_of
@@ -90,17 +86,17 @@ def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
         raise ValueError(f"--resume: got {resume}, expected auto, never, or the directory of an earlier run")
     directory.check(resume != NOT_RESUMED)
     method = gossip.METHODS.get(run.exchange.method)
-    with _blame(loaded, "exchange"):
+    with blame(loaded, "exchange"):
         exchange = method.Options.of(**options(run.exchange, "method"))
         exchange.check(run.run.workers)
     method = method.variant(exchange)
-    with _blame(loaded, "data"):
+    with blame(loaded, "data"):
         data = datasets.build(run.data)
         batches = data.batches(rank=0, world_size=run.run.workers, seed=run.seed, sampling=run.train.sampling)
-    with _blame(loaded, "model"):
+    with blame(loaded, "model"):
         model = models.build(run.model, data.shape, data.classes)
         flat = Flat(model)
-    with _blame(loaded):
+    with blame(loaded):
         steps = steps_of(run, batches)
         if run.regularizers or any(customs(run)):  # ours are in order once their options are, and take a second to make
             LocalTrainer(run, model, model, batches, torch.device("cpu"))
@@ -148,14 +144,3 @@ def _check_room(needed: int) -> None:
 def _free(where: Path) -> int:
     state = os.statvfs(where)
     return int(state.f_bavail * state.f_frsize)
-
-
-@contextlib.contextmanager
-def _blame(loaded: Loaded[Run], section: str | None = None) -> Iterator[None]:
-    """Put the file, and the line of the section, before what is wrong with it."""
-    try:
-        yield
-    except ValueError as error:
-        document = parse(loaded.text, lambda line: Place(f"{loaded.path}:{line}", line))
-        where = [str(loaded.path)] if section is None else [document.place((section,)).label, section]
-        raise ConfigError(": ".join([*where, str(error)])) from error

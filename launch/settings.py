@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from configs import ConfigError, Custom, Loaded, import_object, load
+from configs.errors import Place
+from configs.source import parse
 from launch.arguments import NOT_RESUMED
 from launch.process import let_users_modules_be_found
 from trainers.schema import Run
@@ -57,3 +60,14 @@ def customs(config: BaseModel) -> Iterator[tuple[str, str]]:
                 yield name, str(getattr(entry, next(iter(type(entry).model_fields))))
             elif isinstance(entry, BaseModel):
                 yield from ((f"{name}.{inner}", path) for inner, path in customs(entry))
+
+
+@contextlib.contextmanager
+def blame(loaded: Loaded[Run], section: str | None = None) -> Iterator[None]:
+    """Put the file, and the line of the section, before what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        document = parse(loaded.text, lambda line: Place(f"{loaded.path}:{line}", line))
+        where = [str(loaded.path)] if section is None else [document.place((section,)).label, section]
+        raise ConfigError(": ".join([*where, str(error)])) from error
