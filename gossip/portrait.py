@@ -172,10 +172,9 @@ def alternatives(config: MethodConfig, workers: int) -> Iterator[tuple[str, Meth
 
 def named(config: MethodConfig) -> str:
     """A method with the options that differ from the defaults."""
-    changed = [key for key in type(config).model_fields if key not in ("method", "trace")]
-    return _named(config, *(key for key in changed if getattr(config, key) != type(config).model_fields[key].default))[
-        0
-    ]
+    fields = type(config).model_fields.items()
+    changed = [key for key, field in fields if key not in ("method", "trace") and getattr(config, key) != field.default]
+    return _named(config, *changed)[0]
 
 
 def _named(config: MethodConfig, *keys: str) -> tuple[str, MethodConfig]:

@@ -49,7 +49,7 @@ def draw(path: Path, curves: list[Curve], live: list[Curve], world: World) -> No
     rates = rates or [None]
     columns = min(_PANELS_A_ROW, len(rates))
     rows = -(-len(rates) // columns)
-    size = (max(7.0, 4.6 * columns), 1.4 + 3.9 * rows)
+    size = (max(7.5, 4.6 * columns), 1.2 + 4.6 * rows)
     figure, axes = pyplot.subplots(
         rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, constrained_layout=True
     )
@@ -61,7 +61,7 @@ def draw(path: Path, curves: list[Curve], live: list[Curve], world: World) -> No
                 _simulated(axis, curve, floor, scale)
         for curve in live:
             if curve.case.rho in (rho, None):
-                label = f"{curve.case.method}, live processes: level {curve.level / scale:.3g}"
+                label = f"{curve.case.method}, live processes: level {curve.level / scale:.4g}"
                 color = _LIVE_COLORS[curve.case.method]
                 axis.plot(curve.steps, np.maximum(curve.mean, floor), ":", color=color, lw=1.3, label=label)
         if any(curve.theory is not None and curve.case.rho in (rho, None) for curve in curves):
@@ -69,9 +69,10 @@ def draw(path: Path, curves: list[Curve], live: list[Curve], world: World) -> No
         axis.set_title("" if rho is None else rf"$\rho$ = {rho:g}")
         axis.set_yscale("log")
         axis.grid(alpha=0.25)
-        axis.legend(loc="upper right", fontsize=8, framealpha=0.95)
-    lines = max(len(axis.get_legend().get_texts()) for axis in axes.flat[: len(rates)])
-    axes.flat[0].set_ylim(floor, top * (top / floor) ** (0.075 * lines / max(0.2, 1 - 0.075 * lines)))
+        legend = axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, frameon=False)
+        for handle in legend.get_lines():
+            handle.set_linewidth(1.5)
+    axes.flat[0].set_ylim(floor, 1.5 * top)
     for axis in axes.flat[len(rates) :]:
         axis.set_visible(False)
     unit = "updates per worker" if world.clock == "round" else "wake-ups of single workers"
@@ -81,9 +82,11 @@ def draw(path: Path, curves: list[Curve], live: list[Curve], world: World) -> No
         axis.set_ylabel(r"consensus error $\varepsilon = \sum_m \|w_m - \bar w\|^2$")
     figure.suptitle(
         f"clock: {world.clock}, delivery: {world.delivery}; M = {world.workers}, D = {world.dimension},"
-        rf" $\sigma^2$ = {world.variance:g}, {world.repeats} repeats; bands: $\pm$ 2 standard errors;"
-        r" level: mean error / (D$\sigma^2$), last half of the steps",
-        fontsize=10,
+        rf" $\sigma^2$ = {world.variance:g}, {world.repeats} repeats, bands $\pm$ 2 standard errors"
+        "\n"
+        "messages: vectors sent per worker and step;"
+        r" level: mean of $\varepsilon / (D \sigma^2)$ over the last half of the steps",
+        fontsize=9,
     )
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
@@ -91,15 +94,15 @@ def draw(path: Path, curves: list[Curve], live: list[Curve], world: World) -> No
 
 def _simulated(axis: Any, curve: Curve, floor: float, scale: float) -> None:
     color = _COLORS[curve.case.method]
-    label = f"{curve.case.method}: {curve.case.messages:.3g} messages/step, level {curve.level / scale:.3g}"
+    label = f"{curve.case.method}: {curve.case.messages:.3g} messages/step, level {curve.level / scale:.4g}"
     # Where most of what is seen is a curve going up and down, a thin line keeps its neighbours visible.
     dense = np.count_nonzero(np.diff(curve.mean) < -curve.level / 2) > _TEETH
-    axis.plot(curve.steps, np.maximum(curve.mean, floor), color=color, lw=0.5 if dense else 1.3, label=label)
+    axis.plot(curve.steps, np.maximum(curve.mean, floor), color=color, lw=0.5 if dense else 1.8, label=label)
     if curve.sem is not None:
         low, high = (np.maximum(curve.mean + sign * 2 * curve.sem, floor) for sign in (-1, 1))
         axis.fill_between(curve.steps, low, high, color=color, alpha=0.25, lw=0)
     if curve.theory is not None:
-        axis.plot(curve.steps, np.maximum(curve.theory, floor), "--", color="black", lw=0.3 if dense else 0.8)
+        axis.plot(curve.steps, np.maximum(curve.theory, floor), "--", color="black", lw=0.2 if dense else 0.7)
 
 
 def _limits(curves: list[Curve]) -> tuple[float, float]:

@@ -160,7 +160,7 @@ class GoSGD(Gossiping):
         """Read the mail."""
         for repeat, inbox in enumerate(self.inbox):
             if inbox:
-                for worker in [worker for worker in inbox if turn.awake(repeat, worker)]:
+                for worker in turn.awake(repeat, inbox):
                     for message in inbox.pop(worker):
                         self._merge(repeat, worker, message.row, message.shares)
                         self.table.give(repeat, message.row)

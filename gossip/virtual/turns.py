@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ class Turn(ABC):
         """Those who step now, each with probability `rate`, in random order."""
 
     @abstractmethod
-    def awake(self, repeat: int, worker: int) -> bool:
-        """Whether a worker steps now."""
+    def awake(self, repeat: int, workers: Collection[int]) -> list[int]:
+        """Those of some workers that step now."""
 
     @abstractmethod
     def add(self, rows: NDArray[Any], updates: NDArray[Any]) -> None:
@@ -79,9 +79,9 @@ class Round(Turn):
         pairs = np.argwhere(chosen if self._mask is None else chosen & self._mask)
         return self.generator.permutation(pairs).tolist() if len(pairs) else []
 
-    def awake(self, repeat: int, worker: int) -> bool:
+    def awake(self, repeat: int, workers: Collection[int]) -> list[int]:
         """As the mask says."""
-        return self._mask is None or bool(self._mask[repeat, worker])
+        return [worker for worker in workers if self._mask is None or self._mask[repeat, worker]]
 
     def add(self, rows: NDArray[Any], updates: NDArray[Any]) -> None:
         """Updates are [R, M, D]."""
@@ -116,9 +116,10 @@ class Tick(Turn):
         draws = self.generator.random(len(self._woken)).tolist()
         return [pair for pair, draw in zip(enumerate(self._woken), draws, strict=True) if draw < rate and pair[1] >= 0]
 
-    def awake(self, repeat: int, worker: int) -> bool:
-        """Whether it is the one."""
-        return bool(self._woken[repeat] == worker)
+    def awake(self, repeat: int, workers: Collection[int]) -> list[int]:
+        """One at most, found without looking at the others."""
+        woken = self._woken[repeat]
+        return [woken] if woken in workers else []
 
     def add(self, rows: NDArray[Any], updates: NDArray[Any]) -> None:
         """Updates are [R, D]."""
