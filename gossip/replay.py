@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gossip.moves import Array, Average, Blend, Copy, Elastic, Flush, Merge, Mix, Move, Row, State
+from gossip.moves import Array, Average, Blend, Copy, Elastic, Flush, Merge, Mix, Move, State
+from gossip.stacked import Part, Stack
 
 CENTER = "center"
 Event = dict[str, Any]
@@ -81,35 +82,6 @@ def _lines(path: Path) -> Iterator[Event]:
         yield json.loads(line)
 
 
-class Stack(dict[Row, Array]):
-    """The stacked state, in float64: assigning copies."""
-
-    def __setitem__(self, row: Row, value: Array) -> None:
-        super().__setitem__(row, np.array(value, np.float64))
-
-
-class _Shard(MutableMapping[Row, Array]):
-    """The coordinates of the state that one shard of the central variable covers."""
-
-    def __init__(self, state: State, part: slice) -> None:
-        self._state, self._part = state, part
-
-    def __getitem__(self, row: Row) -> Array:
-        return self._state[row][self._part]
-
-    def __setitem__(self, row: Row, value: Array) -> None:
-        self._state[row][self._part] = value
-
-    def __delitem__(self, row: Row) -> None:
-        raise TypeError("a shard's rows are its state's")
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
-
-
 @dataclass(frozen=True)
 class Deviation:
     """How far a member's replayed weights are from those it ended with.
@@ -147,7 +119,10 @@ class Replay:
         self.deviations: list[Deviation] = []
         self._turn = 0
         self._central: dict[int, int] = {}
+        self._parts = 0
         self._accumulates = any(event["do"] == "flush" for trace in traces for event in trace.events)
+        self._early = any("order" in event for trace in traces for event in trace.events)
+        self._before: dict[str, Array] = {}
 
     def run(self) -> None:
         """Make every recorded move.
@@ -156,8 +131,10 @@ class Replay:
             ValueError: the traces do not fit together; says which member waits for what.
         """
         while waiting := [trace for trace in self._traces.values() if trace.event is not None]:
+            parts = self._parts
             # All of them, not any of them: each member is brought forward as far as it goes.
-            if not sum(self._advance(trace) for trace in waiting) and not self._together(waiting):
+            went = sum(self._advance(trace) for trace in waiting) or self._parts > parts
+            if not went and not self._together(waiting):
                 stuck = "; ".join(f"worker {trace.name} waits to {_describe(trace.event)}" for trace in waiting)
                 raise ValueError(f"got traces that do not fit together: {stuck}; expected those of one whole job")
 
@@ -209,6 +186,8 @@ class Replay:
             self.state[CENTER] = vector
 
     def _update(self, row: str, event: Event) -> None:
+        if self._early:
+            self._before[row] = np.array(self.state[row])
         if isinstance(event.get("vector"), np.ndarray):
             self.state[row] += event["vector"]
             if self._accumulates:
@@ -226,9 +205,10 @@ class Replay:
         cuts = event["cuts"]
         for shard, number in enumerate(event["at"]):
             if shard not in trace.shards_done and self._central.get(shard, 0) + 1 == number:
-                part = slice(cuts[shard], cuts[shard + 1])
-                self.apply(_central_move(trace.name, event), _Shard(self.state, part))
+                for part, move in _central_moves(trace.name, event, cuts[shard], cuts[shard + 1]):
+                    self._move([trace.name], event, move, part)
                 self._central[shard] = number
+                self._parts += 1
                 trace.shards_done.add(shard)
         if len(trace.shards_done) < len(event["at"]):
             return False
@@ -244,12 +224,26 @@ class Replay:
             return False
         rows = [trace.name for trace in waiting]
         for move in _collective_moves(rows, events):
-            self.apply(move, self.state)
+            self._move(rows, events[0], move)
         self._turn += 1
         self.moves[events[0]["do"]] += 1
         for trace in waiting:
             trace.next += 1
         return True
+
+    def _move(self, rows: Sequence[str], event: Event, move: Move, part: slice | None = None) -> None:
+        """Make a move of some coordinates: K (W - eta V), or K W - eta V where it was taken before the local step."""
+        state: State = self.state if part is None else Part(self.state, part)
+        if event.get("order") != "before":
+            self.apply(move, state)
+            return
+        before = {row: self._before[row] if part is None else self._before[row][part] for row in rows}
+        updates = {row: state[row] - before[row] for row in rows}
+        for row in rows:
+            state[row] = before[row]
+        self.apply(move, state)
+        for row in rows:
+            state[row] = state[row] + updates[row]
 
     def _end(self, row: str, vector: Array) -> None:
         real = vector.astype(np.float64)
@@ -257,13 +251,16 @@ class Replay:
         self.deviations.append(Deviation(row, largest, largest / max(float(np.abs(real).max()), 1e-300)))
 
 
-def _central_move(row: str, event: Event) -> Move:
+def _central_moves(row: str, event: Event, begin: int, end: int) -> list[tuple[slice, Move]]:
+    """The moves of coordinates begin to end: a flush adds up parameters, and averages the buffers behind them."""
     if event["do"] == "elastic":
-        return Elastic([row], CENTER, event["alpha"])
+        return [(slice(begin, end), Elastic([row], CENTER, event["alpha"]))]
     if event["do"] == "fetch":
-        return Copy(row, CENTER)
+        return [(slice(begin, end), Copy(row, CENTER))]
     assert event["do"] == "flush"
-    return Flush(CENTER, _accumulator(row))
+    border = min(max(event["parameters"], begin), end)
+    added, averaged = slice(begin, border), slice(border, end)
+    return [(added, Flush(CENTER, _accumulator(row))), (averaged, Merge(CENTER, row, event["share"]))]
 
 
 def _collective_moves(rows: list[str], events: list[Event]) -> list[Move]:
