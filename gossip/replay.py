@@ -159,6 +159,8 @@ class Replay:
             return self._centrally(trace, event)
         if do == "place":
             self._place(row, event["vector"])
+        elif do == "center":
+            self.state[CENTER] = event["vector"]
         elif do == "update":
             self._update(row, event)
         elif do == "push":

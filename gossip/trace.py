@@ -53,6 +53,10 @@ class Recorder:
         self._write({"do": "place", "step": step}, vector)
         self._settle(vector)
 
+    def center(self, vector: Tensor) -> None:
+        """The central variable starts somewhere else than with the first worker's weights: a run is resumed."""
+        self._write({"do": "center"}, vector)
+
     def update(self, vector: Tensor, step: int) -> None:
         """A local step has brought the weights to `vector`; it was the `step`-th, counted from 1."""
         assert self._before is not None, "a local step before the start"

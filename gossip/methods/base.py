@@ -156,6 +156,11 @@ class Exchange(ABC):
         if self._recorder is not None:
             self._recorder.place(self.flat.vector, self.steps)
 
+    def _centered(self, center: Tensor) -> None:
+        """Note where the central variable starts, if this worker is the one that tells and it is not at its weights."""
+        if self._recorder is not None and self.me == (0, 0) and self.steps:
+            self._recorder.center(center)
+
     def _moved(self, do: str, **fields: Any) -> None:
         """Note that a move of the stacked state has been made to this worker's weights."""
         if self._recorder is not None:

@@ -51,20 +51,17 @@ class Downpour(Served):
         super().__init__(*arguments, **options)
         # The accumulator is the weights' way from here: keeping their origin costs nothing per step.
         self._origin = self.flat.vector.clone()
+        self._unpushed = False
         self._pushes = self._fetches = 0
 
     def _enter(self, steps: int, fresh: bool) -> None:
-        w, pending = self.flat.vector, self._snapshot.get("pending")
-        fetches = fresh or steps % self.options.n_fetch == 0
-        if fetches:
-            w.copy_(self.center.desk)
-        self._origin.copy_(w)
-        if pending is not None and not fresh:
-            self._origin.sub_(pending.to(w.device))
+        super()._enter(steps, fresh or steps % self.options.n_fetch == 0)
+        self._origin.copy_(self.flat.vector)
 
     def step(self) -> None:
         """Count the step, push when it is the turn, and fetch what the next step is to start from."""
         self.count_step()
+        self._unpushed = True
         if self.steps % self.options.n_push == 0:
             self._push()
         if self.steps % self.options.n_fetch == 0:
@@ -77,6 +74,7 @@ class Downpour(Served):
         share = 1.0 / self.job.workers
         at = center.flush(share)
         self._origin.copy_(w)
+        self._unpushed = False
         self._pushes += 1
         self._moved("flush", at=at, cuts=center.cuts, parameters=parameters, share=share)
 
@@ -90,7 +88,7 @@ class Downpour(Served):
         self._moved("fetch", at=at, cuts=self.center.cuts)
 
     def _finish(self) -> None:
-        if self.steps % self.options.n_push:
+        if self._unpushed:
             self._push()
 
     def stats(self) -> dict[str, float | None]:
@@ -98,6 +96,7 @@ class Downpour(Served):
         return {"pushes": self._pushes, "fetches": self._fetches} | self.served()
 
     def state_dict(self) -> dict[str, Any]:
-        """w~, and the updates that it does not have yet."""
-        state = super().state_dict()
-        return state | {"pending": self.flat.vector - self._origin} if self._joined else state
+        """w~. What it does not have yet is pushed first: who resumes from here must not push it a second time."""
+        if self._joined:
+            self._finish()
+        return super().state_dict()

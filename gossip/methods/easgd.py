@@ -152,6 +152,7 @@ class EASGDSync(EASGD, Collective):
         if steps == 0 or not self._restored:
             self._total(self.flat.vector)
             self._center.copy_(self._sum.div_(self.job.workers))
+        self._centered(self._center)
         return received
 
     def central(self) -> Tensor:

@@ -61,6 +61,8 @@ class Served(Exchange):
         if self._joined:
             self._enter(steps, fresh)
         super().start(steps, interrupted)
+        if self._joined:
+            self._centered(self.center.desk)
         return again and self._joined
 
     def _enter(self, steps: int, fresh: bool) -> None:

@@ -8,6 +8,7 @@ from support.remote import RemoteError, until
 from support.workers import Team
 
 from gossip.matrices import downpour_fetch, easgd, easgd_async
+from gossip.replay import CENTER, Replay, read
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -218,3 +219,42 @@ def test_the_newest_central_variable_that_a_resumed_worker_brings_is_taken(team)
     assert not np.array_equal(job.vectors()[0], job.workers[0].ask("central")), "workers keep their own weights"
     assert job.ask("steps", 1, 0.0) == [11, 11]
     job.last(job.ask("close"))
+
+
+RECORDED = {
+    "easgd": ("easgd", {"tau": 2}),
+    "easgd_early": ("easgd", {"tau": 2, "order": "before_gradient"}),
+    "easgd_async": ("easgd", {"tau": 2, "mode": "async"}),
+    "easgd_sharded": ("easgd", {"tau": 1, "mode": "async", "server": "sharded", "order": "before_gradient"}),
+    "downpour": ("downpour", {"n_fetch": 2, "n_push": 3}),
+    "downpour_sharded": ("downpour", {"n_fetch": 4, "n_push": 1, "server": "sharded"}),
+}
+
+
+@pytest.mark.parametrize("row", RECORDED)
+def test_three_live_workers_end_where_their_matrices_say(team, tmp_path, row):
+    method, options = RECORDED[row]
+    job = team(method, 3, options=options, kind="batch_norm", spread=1.0, trace=tmp_path)
+    job.ask("start")
+    job.ask("steps", 20, 0.1)
+    last = job.last(job.ask("close")).ask("vector")
+    replay = Replay(read(tmp_path))
+    replay.run()
+    assert len(replay.deviations) == 3
+    assert max(one.relative for one in replay.deviations) <= 1e-5
+    np.testing.assert_allclose(replay.state[CENTER], last, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("easgd", {"tau": 2, "mode": "async"}), ("downpour", {"n_fetch": 2, "n_push": 3})]
+)
+def test_a_resumed_run_replays_from_the_central_variable_it_resumed_with(team, tmp_path, method, options):
+    job = team(method, 2, options=options, trace=tmp_path)
+    job.ask("resume", 0.5, 3)
+    job.ask("perturb")
+    job.ask("start", 11)
+    job.ask("steps", 10, 0.1)
+    job.last(job.ask("close"))
+    replay = Replay(read(tmp_path))
+    replay.run()
+    assert max(one.relative for one in replay.deviations) <= 1e-5
