@@ -129,22 +129,24 @@ def _groups(workers: int, accumulators: bool) -> list[NDArray[np.bool_]]:
 
 
 def _mixed(covariance: NDArray[np.float64], alternatives: Alternatives) -> NDArray[np.float64]:
-    """sum_i p_i K_i C K_i^T, with the identity for what is left of 1."""
+    """sum_i p_i K_i C K_i^T, with the identity for what is left of 1; C itself may be overwritten."""
+    if len(alternatives) == 1 and alternatives[0][0] == 1.0:
+        return _moved(covariance, alternatives[0][1])
     total = (1.0 - sum(chance for chance, _ in alternatives)) * covariance
     for chance, move in alternatives:
-        total += chance * _moved(covariance, move)
+        total += chance * _moved(covariance.copy(), move)
     return total
 
 
 def _moved(covariance: NDArray[np.float64], move: Move) -> NDArray[np.float64]:
-    """K C K^T, touching only what K changes."""
-    moved = covariance.copy()
-    views: list[NDArray[Any]] = [moved, moved.T]
+    """K C K^T in place, touching only what K changes."""
+    combination = move.combination()
+    views: list[NDArray[Any]] = [covariance, covariance.T]
     for array in views:
         new: dict[Any, Any] = {
             target: sum((k * array[cast(int, source)] for source, k in terms.items()), np.zeros(len(array)))
-            for target, terms in move.combination().items()
+            for target, terms in combination.items()
         }
         for target, row in new.items():
             array[target] = row
-    return moved
+    return covariance

@@ -38,7 +38,7 @@ class Result:
         events: local steps made, each with its exchange, in all repeats together.
         messages: vectors sent for each of them.
         seconds: what they took, measuring not counted.
-        nbytes: memory of the state.
+        nbytes: memory of the state and of what is counted for each worker.
     """
 
     config: MethodConfig
@@ -192,7 +192,7 @@ class Simulation:
             events=self.events,
             messages=self.method.sent / max(1, self.events),
             seconds=self.seconds,
-            nbytes=self.table.nbytes + self.counts.nbytes + getattr(self.method, "shares", self.counts[:0]).nbytes,
+            nbytes=self.table.nbytes + self.counts.nbytes + self.method.nbytes,
         )
 
 

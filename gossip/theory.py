@@ -29,7 +29,9 @@ from gossip.virtual import ConstantWeightConfig, PairwiseConfig
 from gossip.world import Clock, DeliveryName, World
 
 _LONGEST_PERIOD = 100_000
-_MOST_GOSSIPING = 128
+_MOST_WORKERS = 2000
+"""Workers up to which covariances, (M + 1)^2 numbers, are gone through."""
+_MOST_GOSSIPING = 64
 """Workers up to which a round of gossip is written out: it has M (M - 1) possible moves."""
 _SIMULATED_DIMENSION = 16
 _SIMULATED_REPEATS = 32
@@ -57,7 +59,7 @@ def expected(
     delivery: DeliveryName = "instant",
     variance: float = 1.0,
 ) -> NDArray[np.float64] | None:
-    """E epsilon after each of the first `steps` steps, or None where no exact recursion is known.
+    """E epsilon after each of the first `steps` steps, or None where no exact recursion is known (or M is too large).
 
     - none: (M - 1) D sigma^2 t; a tick is 1/M of a step.
     - PerSyn: (M - 1) D sigma^2 s, with s steps since the last synchronisation. Fully synchronous: 0.
@@ -158,6 +160,8 @@ def _since(config: NoneConfig | PerSynConfig, workers: int, steps: int, clock: C
 
 
 def _recursion(config: MethodConfig, workers: int, clock: Clock, delivery: DeliveryName) -> Recursion | None:
+    if workers > _MOST_WORKERS:
+        return None
     if isinstance(config, EASGDConfig):
         return _easgd(config, workers, clock)
     if isinstance(config, DownpourConfig):

@@ -1,16 +1,14 @@
 """`gosgd consensus`: how well each method holds a consensus for the messages it sends, simulated beside theory.
 
-Imports gossip.simulate, gossip.theory and gossip.costs; the plot and live processes only when they are asked for.
+Imports gossip.simulate, gossip.theory and launch.consensus_cases; the plot and live processes only when asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,77 +16,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.base import suggestion
-from gossip import costs, theory
-from gossip.methods.base import MethodConfig
-from gossip.methods.downpour import DownpourConfig
-from gossip.methods.easgd import EASGDConfig
-from gossip.methods.fully_sync import FullySyncConfig
-from gossip.methods.gosgd import GoSGDConfig
-from gossip.methods.none import NoneConfig
-from gossip.methods.persyn import PerSynConfig
+from gossip import theory
 from gossip.simulate import compare
-from gossip.virtual import PairwiseConfig
 from gossip.world import Clock, DeliveryName, World
+from launch.consensus_cases import Case, cases
 from launch.errors import DONE
 
 _POINTS = 2000
 """Steps at which the error is taken at most: it costs as much as a round."""
 _PRIMES = [2, 3, 5, 7, 11, 13]
 _VARIANCES = (1e-20, 1e20)
-
-Options = Callable[[float, float | None, int], MethodConfig]
-"""The options of a method at a rate, with alpha where one was given, for M workers."""
-
-
-def _easgd(mode: str) -> Options:
-    def options(rho: float, alpha: float | None, workers: int) -> MethodConfig:
-        config = EASGDConfig.of(alpha=alpha, tau=_period(rho), mode=mode)
-        config.rate(workers)
-        return config
-
-    return options
-
-
-def _downpour(rho: float, alpha: float | None, workers: int) -> MethodConfig:
-    return DownpourConfig.of(n_fetch=_period(rho), n_push=_period(rho))
-
-
-def _period(rho: float) -> int:
-    if rho <= 0:
-        raise ValueError(f"got --rhos {rho:g} for a method with a period of round(1/rho) steps, expected above 0")
-    return round(1 / rho)
-
-
-WITHOUT_RATE: dict[str, Options] = {
-    "none": lambda rho, alpha, workers: NoneConfig(),
-    "fully_sync": lambda rho, alpha, workers: FullySyncConfig(),
-}
-WITH_RATE: dict[str, Options] = {
-    "persyn": lambda rho, alpha, workers: PerSynConfig.of(rho=rho),
-    "gosgd": lambda rho, alpha, workers: GoSGDConfig.of(rho=rho),
-    "easgd": _easgd("sync"),
-    "easgd_async": _easgd("async"),
-    "downpour": _downpour,
-    "pairwise": lambda rho, alpha, workers: PairwiseConfig.of(rho=rho),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One curve.
-
-    Attributes:
-        method: as given.
-        rho: its rate; None for a method without.
-        config: its options.
-        messages: vectors sent per worker and step.
-    """
-
-    method: str
-    rho: float | None
-    config: MethodConfig
-    messages: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
         RunFailedError: a live process failed.
     """
     world = _world(given)
-    cases = _cases(given)
+    chosen = cases(given)
     for path, kinds in ((given.plot, (".png", ".pdf", ".svg")), (given.json, ())):
         if path is not None and path != "-":
             _check_writable(Path(path), kinds)
@@ -131,14 +68,14 @@ def run(given: argparse.Namespace) -> int:
     if given.real:
         from launch.consensus_live import check
 
-        check([case.method for case in cases], world)
-    _check_memory(world, len(cases))
-    curves = _simulated(cases, world)
+        check([case.method for case in chosen], world)
+    _check_memory(world, len(chosen))
+    curves = _simulated(chosen, world)
     live: list[Curve] = []
     if given.real:
         from launch.consensus_live import measure
 
-        live = measure(cases, world)
+        live = measure(chosen, world)
     report = _report(curves, live, world)
     if given.json is not None:
         text = json.dumps(_document(curves, live, world), allow_nan=False)
@@ -175,43 +112,6 @@ def _world(given: argparse.Namespace) -> World:
     )
 
 
-def _cases(given: argparse.Namespace) -> list[Case]:
-    names = _words(given.methods, "--methods", "gosgd,persyn")
-    rates = [_rate(word) for word in _words(given.rhos, "--rhos", "0.01,0.1,0.4")]
-    found = []
-    for name in names:
-        if name in WITHOUT_RATE:
-            made: list[tuple[float | None, MethodConfig]] = [(None, WITHOUT_RATE[name](0.0, None, given.workers))]
-        elif name in WITH_RATE:
-            made = [(rho, WITH_RATE[name](rho, given.alpha, given.workers)) for rho in rates]
-        else:
-            known = sorted(WITHOUT_RATE | WITH_RATE)
-            raise ValueError(
-                f"--methods: got unknown method {name!r}, expected some of {', '.join(known)}{suggestion(name, known)}"
-            )
-        found += [Case(name, rho, config, costs.messages(config, given.workers)) for rho, config in made]
-    if given.alpha is not None and not any(name.startswith("easgd") for name in names):
-        raise ValueError(f"--alpha: got {given.alpha:g} for {', '.join(names)}, expected easgd among --methods")
-    return found
-
-
-def _words(text: str, option: str, example: str) -> list[str]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise ValueError(f"{option}: got {text!r}, expected a list such as {example}")
-    return list(dict.fromkeys(words))
-
-
-def _rate(word: str) -> float:
-    try:
-        rate = float(word)
-    except ValueError:
-        rate = math.nan
-    if not 0 <= rate <= 1:
-        raise ValueError(f"--rhos: got {word}, expected numbers from 0 to 1 such as 0.01,0.1,0.4")
-    return rate
-
-
 def _check_writable(path: Path, kinds: tuple[str, ...]) -> None:
     if kinds and path.suffix.lower() not in kinds:
         raise ValueError(f"--plot: got {path}, expected a file that ends in {', '.join(kinds)}")
@@ -229,9 +129,9 @@ def _check_matplotlib() -> None:
         raise ValueError("--plot: matplotlib is not installed; pip install 'gosgd[plots]'") from None
 
 
-def _check_memory(world: World, cases: int) -> None:
+def _check_memory(world: World, methods: int) -> None:
     # Updates, and for each method workers, mail or accumulators, and what measuring takes.
-    needed = 4 * world.repeats * world.workers * world.dimension * (3 + 2 * cases)
+    needed = 4 * world.repeats * world.workers * world.dimension * (3 + 2 * methods)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > 0.8 * there:
         raise ValueError(
@@ -240,10 +140,10 @@ def _check_memory(world: World, cases: int) -> None:
         )
 
 
-def _measured(cases: list[Case], world: World) -> range:
+def _measured(chosen: list[Case], world: World) -> range:
     """Every step, or of many steps every p-th with a prime p that is in step with no method's period."""
     stride = world.steps // _POINTS + 1
-    periods = [world.workers, *(round(1 / case.rho) for case in cases if case.rho)]
+    periods = [world.workers, *(round(1 / case.rho) for case in chosen if case.rho)]
     while stride > 1 and (
         any(stride % prime == 0 for prime in _PRIMES if prime < stride)
         or any(period % stride == 0 for period in periods)
@@ -252,11 +152,11 @@ def _measured(cases: list[Case], world: World) -> range:
     return range(world.steps, 0, -stride)[::-1]
 
 
-def _simulated(cases: list[Case], world: World) -> list[Curve]:
-    measured = _measured(cases, world)
-    results = compare([case.config for case in cases], world, measured)
+def _simulated(chosen: list[Case], world: World) -> list[Curve]:
+    measured = _measured(chosen, world)
+    results = compare([case.config for case in chosen], world, measured)
     curves = []
-    for case, result in zip(cases, results, strict=True):
+    for case, result in zip(chosen, results, strict=True):
         exact = theory.expected(
             case.config, world.workers, world.dimension, world.steps, world.clock, world.delivery, world.variance
         )
@@ -312,7 +212,7 @@ def _report(curves: list[Curve], live: list[Curve], world: World) -> str:
                 f"{curve.case.messages:.4g}",
                 f"{curve.level / scale:.4g}",
                 "" if curve.level_sem is None else f"{curve.level_sem / scale:.2g}",
-                "none known" if curve.theory is None else f"{curve.theory[late].mean() / scale:.4g}",
+                "-" if curve.theory is None else f"{curve.theory[late].mean() / scale:.4g}",
                 *([f"{measured[id(curve.case)]:.4g}"] if live else []),
             ]
         )
@@ -324,7 +224,7 @@ def _report(curves: list[Curve], live: list[Curve], world: World) -> str:
         f" {world.variance:g}; clock {world.clock}: {world.steps} {unit}; delivery {world.delivery};"
         f" repeats {world.repeats}",
         f"level: error / (dim x variance), mean over steps {_since(world)} to {world.steps} with its standard error;"
-        " theory: the same mean of the exact expectation; messages: vectors sent per worker and step",
+        " theory: the same mean of the exact expectation (-: none known); messages: vectors sent per worker and step",
     ]
     if live:
         notes.append(

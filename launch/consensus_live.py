@@ -28,7 +28,8 @@ import gossip
 from gossip.directory import JobDirectory
 from gossip.job import Job
 from gossip.world import World
-from launch.consensus import Case, Curve
+from launch.consensus import Curve
+from launch.consensus_cases import Case
 from launch.errors import RunFailedError
 
 METHODS = ("none", "fully_sync", "persyn", "easgd", "gosgd")

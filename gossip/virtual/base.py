@@ -47,6 +47,11 @@ class Virtual:
         """Rows beside the workers."""
         return 0
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the method's own arrays."""
+        return 0
+
     def before_gradient(self, turn: Turn) -> None:
         """Moves that the gradient sees."""
 

@@ -100,6 +100,11 @@ class Gossiping(Virtual):
         self.generator = random.Random(0)
         self._sent = np.zeros((len(self.table.rows), self.workers), np.int32)
 
+    @property
+    def nbytes(self) -> int:
+        """Who lives, and how often each has sent."""
+        return int(len(self.alive) + self._sent.nbytes)
+
     def peer(self, repeat: int, worker: int) -> int:
         """Whom a worker sends to; behind a dead choice stands the next living one."""
         sent = int(self._sent[repeat, worker])
@@ -150,6 +155,11 @@ class GoSGD(Gossiping):
         self.inbox: list[dict[int, list[Message]]] = [{} for _ in self.table.rows]
         self.skipped = 0
         self._under_way: dict[int, list[tuple[int, Message]]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """And the shares."""
+        return int(super().nbytes + self.shares.nbytes)
 
     def in_flight(self, repeat: int) -> list[Message]:
         """Messages of a repeat that have not been merged."""
