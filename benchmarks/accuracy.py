@@ -25,8 +25,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "fully_sync": {"method": "fully_sync"},
     "gossip": {"method": "gosgd", "rho": RHO},
 }
-_CHANGES: dict[str, dict[str, Any]] = {"digits": {}, "mnist": {"train_samples": 10_000}}
-_FIRST_STEPS = {"digits": 200, "mnist": 200}
+_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "digits": {},
+    # At a constant rate of 0.1 fully_sync stays at 99 % of these images, however long it trains.
+    "mnist": {"data": {"train_samples": 10_000}, "optimizer": {"schedule": {"name": "cosine"}}},
+}
+_FIRST_STEPS = {"digits": 200, "mnist": 1200}
 _GROWTH = 1.25
 _MOST_STEPS = 50_000
 
@@ -34,7 +38,9 @@ _MOST_STEPS = 50_000
 def settings(name: str, root: str, method: str, seed: int, steps: int) -> runs.Settings:
     """A recipe with its exchange, seed and length replaced."""
     made = runs.recipe(name)
-    data = made["data"] | _CHANGES[name] | ({"root": root} if "root" in made["data"] else {})
+    for section, changes in _CHANGES[name].items():
+        made = made | {section: made[section] | changes}
+    data = made["data"] | ({"root": root} if "root" in made["data"] else {})
     quiet = {"tensorboard": False, "log_every": 50}
     exchange = METHODS[method]
     return made | {"data": data, "exchange": exchange, "seed": seed, "train": {"steps": steps}, "run": quiet}

@@ -97,8 +97,9 @@ def describe(figures: dict[str, Any], unknown: str) -> str:
         "per worker and step                                   vectors       bytes   consensus error / (D s^2)",
         *(_line(row) for row in [figures["this"], *figures["others"]]),
         "",
-        "The consensus error sum_m ||w_m - mean||^2 is that of the long run, all workers at one pace and messages merged",
-        "at once; D elements, s^2 the variance of one local update of a coordinate. What has no closed form is simulated.",
+        "The consensus error sum_m ||w_m - mean||^2 is that of the long run, with all workers at one pace and messages",
+        "merged at once; D elements, s^2 the variance of one local update of a coordinate. What has no closed form is",
+        "simulated.",
     ]
     return "\n".join(lines)
 
