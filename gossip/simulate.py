@@ -21,10 +21,14 @@ from gossip.virtual import virtual
 from gossip.virtual.gossip import Choice, Delivery, GoSGD, Gossiping
 from gossip.virtual.state import Table
 from gossip.virtual.turns import Round, Tick, Turn
-from gossip.world import World
+from gossip.world import Logistic, Quadratic, World
+
+__all__ = ["Logistic", "Quadratic", "Result", "Simulation", "World", "compare", "simulate"]
 
 _BLOCK = 1 << 18
 """Normals drawn at a time under `tick`."""
+_FEW = 1000
+"""Workers whose weights can be added up in their own precision."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +180,12 @@ class Simulation:
         weights = self.weights
         if len(self.method.living) < self.world.workers:
             weights = weights[:, np.asarray(self.method.living)]
-        # The first worker's weights are taken off before adding up: w~ wanders far from 0, the workers not from it.
+        # sum ||g_m||^2 - ||sum g_m||^2 / M with the gaps g to the first worker: w~ wanders far from 0, they do not.
         gaps = weights - weights[:, :1]
-        gaps -= gaps.mean(1, keepdims=True)
-        rows = np.einsum("rmd,rmd->rm", gaps, gaps)
-        return np.asarray(rows.sum(1, dtype=np.float64))
+        total = gaps.sum(1, dtype=gaps.dtype if gaps.shape[1] <= _FEW else np.float64)
+        squares = np.einsum("rmd,rmd->rm", gaps, gaps).sum(1, dtype=np.float64)
+        mean_square = np.einsum("rd,rd->r", total, total).astype(np.float64) / gaps.shape[1]
+        return np.asarray(np.maximum(0.0, squares - mean_square))
 
     def result(self, steps: Sequence[int], errors: Sequence[NDArray[np.float64]]) -> Result:
         """Everything that was measured."""
