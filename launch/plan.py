@@ -14,7 +14,7 @@ from gossip import layout
 from gossip.directory import no_room, remove_stale, root
 from gossip.flat import Flat
 from gossip.methods import Exchange
-from gossip.server.protocol import Serving, check_address, placement
+from gossip.server.protocol import Serving, check_address
 from launch.arguments import NOT_RESUMED
 from launch.settings import blame, customs, run_folder
 from trainers import data as datasets
@@ -103,7 +103,7 @@ def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
     data.close()
     seats = min(run.run.max_workers, max(2 * run.run.workers, run.run.workers + 8))
     vector = flat.dimension * flat.vector.element_size()
-    serving = placement(exchange.serving, run.run.workers)
+    serving = exchange.serving
     needed = shared_memory(run.run.workers, seats, vector, getattr(exchange, "slots", 0), desks=serving is not None)
     _check_room(needed)
     if serving:

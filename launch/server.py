@@ -16,7 +16,7 @@ def main(run_directory: str, job_directory: str) -> int:
     """Serve until every worker has left; figures go to `server/metrics.jsonl` of the run. Returns the exit code."""
     end_with_the_supervisor()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
-    from gossip.server.__main__ import serve
+    from gossip.server.process import serve
     from trainers.metrics import Metrics
     from trainers.run_directory import RunDirectory
 

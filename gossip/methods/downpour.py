@@ -69,7 +69,8 @@ class Downpour(Served):
 
     def _push(self) -> None:
         w, parameters, center = self.flat.vector, self.flat.weights, self.center
-        center.desk[:parameters].copy_(w[:parameters] - self._origin[:parameters])
+        self._origin.neg_().add_(w)
+        center.desk[:parameters].copy_(self._origin[:parameters])
         center.desk[parameters:].copy_(w[parameters:])
         share = 1.0 / self.job.workers
         at = center.flush(share)

@@ -197,7 +197,7 @@ class EASGDAsync(EASGD, Served):
 
     def _elastic(self) -> None:
         at = self.center.elastic(self.flat.vector if self._held is None else self._held, self.alpha)
-        self.flat.vector.sub_(self.received())
+        self.flat.vector.sub_(self.received(), alpha=self.alpha)
         self._moved("elastic", alpha=self.alpha, at=at, cuts=self.center.cuts, **self._order)
 
     def stats(self) -> dict[str, float | None]:

@@ -50,7 +50,7 @@ class Served(Exchange):
         if again:
             before = [Member(self.me.seat, age) for age in range(self.me.generation)]
             steps = max(self.transport.open(member)[layout.STEP] for member in before)
-        where = placement(self.options.serving, self.job.workers)
+        where = placement(self.options.serving, self.job.workers, self.job.supervised)
         check_address(self.job.directory.path.parent, self.job.workers)
         shards = self.job.workers if where == "sharded" else 1
         alive = self._serve(shards) if where == "sharded" else self._start_server()

@@ -90,7 +90,7 @@ class Center:
         return True
 
     def elastic(self, vector: Tensor, alpha: float) -> list[int]:
-        """f = alpha (vector - w~); w~ <- w~ + f; then the desk holds f. Returns the move's number at each shard."""
+        """w~ <- w~ + alpha (vector - w~), the desk keeps the difference. Returns the move's number at each shard."""
         self.desk.copy_(vector)
         return self._move("elastic", alpha=alpha)
 

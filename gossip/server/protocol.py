@@ -25,9 +25,9 @@ class ServerLostError(RuntimeError):
     """The central variable is gone with whoever held it."""
 
 
-def placement(serving: Serving | None, workers: int) -> Serving | None:
-    """Where w~ lives: one worker alone serves itself."""
-    return "sharded" if serving == "process" and workers == 1 else serving
+def placement(serving: Serving | None, workers: int, supervised: bool) -> Serving | None:
+    """Where w~ lives: one worker alone, whom no launcher looks after, serves itself."""
+    return "sharded" if serving == "process" and workers == 1 and not supervised else serving
 
 
 def cuts(dimension: int, shards: int) -> list[int]:

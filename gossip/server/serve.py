@@ -10,9 +10,8 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from torch import Tensor
 from gossip.directory import JobDirectory, map_file
 from gossip.layout import Member
 from gossip.server import protocol
+from gossip.server.figures import Figures
 from gossip.server.shard import Shard
 
 _log = logging.getLogger("gosgd")
@@ -39,35 +39,6 @@ class _Client:
     model: tuple[int, int]
     weights: int
     version: int
-
-
-@dataclass
-class _Figures:
-    """What happened since the last report."""
-
-    since: float
-    operations: Counter[str] = field(default_factory=Counter)
-    waited: dict[int, list[float]] = field(default_factory=dict)
-    busy: float = 0.0
-
-    def note(self, seat: int, do: str, waited: float, busy: float) -> None:
-        if not self.operations:  # an idle time before does not count
-            self.since = time.monotonic() - busy
-        self.operations[do] += 1
-        self.waited.setdefault(seat, []).append(waited)
-        self.busy += busy
-
-    def summary(self, now: float) -> dict[str, Any]:
-        """Requests a second by kind, seconds they waited for their turn by worker, and the share of time at work."""
-        elapsed = max(now - self.since, 1e-9)
-        return {
-            "per_second": {do: count / elapsed for do, count in sorted(self.operations.items())},
-            "waiting_s": {
-                str(seat): {"mean": sum(all_of) / len(all_of), "max": max(all_of)}
-                for seat, all_of in sorted(self.waited.items())
-            },
-            "busy": self.busy / elapsed,
-        }
 
 
 class Server:
@@ -101,7 +72,7 @@ class Server:
         self._ending = False
         self._rest, self._bell = os.pipe()
         os.set_blocking(self._bell, False)
-        self._figures = _Figures(time.monotonic())
+        self._figures = Figures(time.monotonic())
         self._key = protocol.make_key(directory.path, shard)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(protocol.address(directory.path, shard))
@@ -145,7 +116,8 @@ class Server:
         for connection in [*self._strangers, *self._clients]:
             connection.close()
         os.close(self._rest)
-        os.close(self._bell)
+        bell, self._bell = self._bell, -1  # a late signal must not ring what has its number by then
+        os.close(bell)
 
     def _over(self) -> bool:
         if self._clients:
@@ -277,4 +249,4 @@ class Server:
         assert self._shard is not None
         here = sum(state == "here" for state in self._seats.values())
         self._report(self._shard.version, figures.summary(now) | {"version": self._shard.version, "workers": here})
-        self._figures = _Figures(now)
+        self._figures = Figures(now)

@@ -41,8 +41,8 @@ class Shard:
         self.moves += 1
 
     def elastic(self, desk: Tensor, alpha: float) -> None:
-        """f = alpha (desk - w~); w~ <- w~ + f; desk <- f, which the worker takes off its weights."""
-        self.vector.add_(desk.sub_(self.vector).mul_(alpha))
+        """d = desk - w~; w~ <- w~ + alpha d; desk <- d, of which the worker takes alpha off its weights."""
+        self.vector.add_(desk.sub_(self.vector), alpha=alpha)
         self.moves += 1
 
     def flush(self, desk: Tensor, share: float) -> None:

@@ -1,11 +1,13 @@
 """What methods with a central variable w~ must keep: their algebra against float64, and what becomes of w~."""
 
+import socket
 import time
+from functools import partial
 
 import numpy as np
 import pytest
-from support.remote import RemoteError, until
-from support.workers import Team
+from support.remote import RemoteError, answers, ask_all, in_process_of_its_own, reaped, until
+from support.workers import Team, make_worker
 
 from gossip.matrices import downpour_fetch, easgd, easgd_async
 from gossip.replay import CENTER, Replay, read
@@ -40,8 +42,9 @@ def together(job: Team, drift: np.ndarray) -> np.ndarray:
     return np.stack([worker.answer() for worker in job.workers])
 
 
-@pytest.mark.parametrize("order", ["after_step", "before_gradient"])
-@pytest.mark.parametrize(("workers", "tau"), [(2, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("workers", "tau", "order"), [(2, 1, "after_step"), (2, 1, "before_gradient"), (3, 2, "before_gradient")]
+)
 def test_synchronous_easgd_is_its_matrix(team, workers, tau, order):
     job = team("easgd", workers, options={"tau": tau, "alpha": 0.3, "order": order}, kind="batch_norm", spread=1.0)
     job.ask("start")
@@ -60,8 +63,7 @@ def test_synchronous_easgd_is_its_matrix(team, workers, tau, order):
     np.testing.assert_allclose(last.ask("vector"), state[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("server", ["process", "sharded"])
-@pytest.mark.parametrize("order", ["after_step", "before_gradient"])
+@pytest.mark.parametrize(("order", "server"), [("after_step", "process"), ("before_gradient", "sharded")])
 def test_asynchronous_easgd_is_its_matrices_in_the_order_in_which_workers_move(team, order, server):
     options = {"tau": 2, "alpha": 0.4, "order": order, "mode": "async", "server": server}
     job = team("easgd", 3, options=options, kind="batch_norm", spread=1.0)
@@ -208,6 +210,27 @@ def test_workers_say_within_seconds_that_the_server_is_gone(team, method):
     assert time.monotonic() - began < 3
 
 
+def test_a_program_without_a_launcher_starts_its_server_itself():
+    with socket.create_server(("localhost", 0)) as free:
+        port = str(free.getsockname()[1])
+    with reaped([]) as workers:
+        for rank in (0, 1):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+            make = partial(make_worker, "downpour", {"n_fetch": 1, "n_push": 1}, {"spread": 1.0})
+            workers.append(in_process_of_its_own(make, rank, MASTER_PORT=port, **place))
+        answers(workers)
+        ask_all(workers, "start")
+        start = workers[0].ask("central")
+        ones = np.ones((5, len(start)), np.float32)
+        for worker in workers:
+            worker.begin("drift", ones)
+        answers(workers)
+        outcomes = ask_all(workers, "close")
+        assert sorted(outcomes) == [False, True]
+        vector = workers[outcomes.index(True)].ask("vector")
+    np.testing.assert_allclose(vector, start + 10, rtol=1e-5)
+
+
 def test_the_newest_central_variable_that_a_resumed_worker_brings_is_taken(team):
     job = team("easgd", 2, options={"tau": 1, "mode": "async"})
     for worker, version in zip(job.workers, (3, 7), strict=True):
@@ -222,7 +245,6 @@ def test_the_newest_central_variable_that_a_resumed_worker_brings_is_taken(team)
 
 
 RECORDED = {
-    "easgd": ("easgd", {"tau": 2}),
     "easgd_early": ("easgd", {"tau": 2, "order": "before_gradient"}),
     "easgd_async": ("easgd", {"tau": 2, "mode": "async"}),
     "easgd_sharded": ("easgd", {"tau": 1, "mode": "async", "server": "sharded", "order": "before_gradient"}),

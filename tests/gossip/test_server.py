@@ -73,15 +73,16 @@ def test_slices_cover_the_vector_once():
 
 
 def test_one_worker_alone_serves_itself():
-    assert protocol.placement("process", 1) == "sharded"
-    assert protocol.placement("process", 2) == "process"
-    assert protocol.placement(None, 1) is None
+    assert protocol.placement("process", 1, supervised=False) == "sharded"
+    assert protocol.placement("process", 1, supervised=True) == "process"
+    assert protocol.placement("process", 2, supervised=False) == "process"
+    assert protocol.placement(None, 1, supervised=False) is None
 
 
 def test_a_shard_makes_elastic_moves_from_the_same_old_values_and_counts_them():
     shard, desk = Shard(torch.tensor([1.0, 2.0]), 2, version=4), torch.tensor([3.0, 2.0])
     shard.elastic(desk, 0.25)
-    assert (desk.tolist(), shard.vector.tolist()) == ([0.5, 0.0], [1.5, 2.0])
+    assert (desk.tolist(), shard.vector.tolist()) == ([2.0, 0.0], [1.5, 2.0])
     shard.peek(desk)
     assert (shard.moves, shard.version) == (1, 5)
     assert desk.tolist() == [1.5, 2.0]
@@ -154,7 +155,8 @@ def test_a_worker_with_another_model_is_told_so(job):
     running.thread.join(10)
 
 
-def test_founders_wait_for_each_other_but_not_for_ever(caplog):
+def test_founders_wait_for_each_other_but_not_for_ever_and_say_so(caplog, monkeypatch):
+    monkeypatch.setattr("gossip.server.client._COMPLAINT_S", 0.1)
     job = JobDirectory.create(2, 2)
     running = Running(job, start_s=0.3)
     center = member(job)
@@ -162,6 +164,7 @@ def test_founders_wait_for_each_other_but_not_for_ever(caplog):
         began = time.monotonic()
         assert center.join(torch.ones(D), [0], lambda: False)
     assert 0.2 < time.monotonic() - began < 5
+    assert "worker 0: has waited 0 s for the other workers to come up" in caplog.text
     assert "starts without workers [1], which have not come up" in caplog.text
     center.close()
     running.end()

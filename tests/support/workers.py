@@ -18,7 +18,6 @@ import gossip
 from gossip.directory import JobDirectory
 from gossip.ledger import audit
 from gossip.mass import Ledger
-from gossip.server.protocol import placement
 from gossip.server.serve import Server
 from gossip.transports.shared_memory import View
 
@@ -198,8 +197,7 @@ class Team:
         self.directory = JobDirectory.create(workers, workers)
         self.everybody: list[Handle] = []
         self.server: Handle | None = None
-        serving = gossip.METHODS.config(method).of(**options).serving
-        if placement(serving, workers) == "process":
+        if gossip.METHODS.config(method).of(**options).serving == "process":
             self.server = in_process_of_its_own(CenterServer, str(self.directory.path))
             self.server.answer()
             self.everybody.append(self.server)
