@@ -200,7 +200,7 @@ def crowd(sizes: list[int], dimension: int, ticks: int) -> list[dict[str, Any]]:
 
 def show_crowd(found: list[dict[str, Any]], dimension: int) -> None:
     """Print the table."""
-    print(f"\nGoSGD, rho = 0.1, D = {dimension}: an event is a worker's local step with its exchange")
+    print(f"\nGoSGD, rho = 0.1, D = {dimension}; event: a worker's local step and exchange, in processor time")
     rows = [
         [
             f"{one['workers']:,}",
@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
         "equal_messages": per_message(given.repeats, 32, rounds),
         "crowd": crowd(given.workers, 16, given.ticks),
         "figure_2_3": consensus_figure.figure(
-            given.plot, max(10, given.repeats // 4), 100, 60 if given.quick else 1500
+            given.plot, max(10, given.repeats // 4), 100, 60 if given.quick else 1600
         ),
     }
     bars = show_levels(results["levels"])

@@ -41,7 +41,7 @@ class Result:
         errors: [R, T] consensus error epsilon of each repeat.
         events: local steps made, each with its exchange, in all repeats together.
         messages: vectors sent for each of them.
-        seconds: what they took, measuring not counted.
+        seconds: of processor time they took, measuring not counted.
         nbytes: memory of the state and of what is counted for each worker.
     """
 
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def microseconds_per_event(self) -> float:
-        """Time of a local step with its exchange."""
+        """Processor time of a local step with its exchange."""
         return 1e6 * self.seconds / max(1, self.events)
 
 
@@ -119,7 +119,7 @@ class Simulation:
             step: counted from 0.
             noise: [R, M, D], of the updates or of the gradients.
         """
-        began = time.perf_counter()
+        began = time.thread_time()
         self._bury(step)
         mask = None
         if len(self.slow) or len(self.method.living) < self.world.workers:
@@ -128,7 +128,7 @@ class Simulation:
             mask[:, self.dead] &= step < self.world.dead_from
         self._step(Round(step, self.counts, self.generator, mask), self.weights, noise)
         self.events += self.counts.size if mask is None else int(mask.sum())
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.thread_time() - began
 
     def tick(self, step: int, woken: NDArray[Any], noise: NDArray[Any]) -> None:
         """One worker of each repeat makes a local step.
@@ -137,7 +137,7 @@ class Simulation:
             woken: [R], which one; the dead, and most of the time the slow, stay asleep.
             noise: [R, D].
         """
-        began = time.perf_counter()
+        began = time.thread_time()
         self._bury(step)
         if len(self.slow) or len(self.method.living) < self.world.workers:
             late = self.generator.random(len(woken)) >= self.world.slow_probability
@@ -147,7 +147,7 @@ class Simulation:
         turn = Tick(step, self.counts, self.generator, woken)
         self._step(turn, None, noise)
         self.events += len(turn.repeats)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.thread_time() - began
 
     def _step(self, turn: Turn, weights: NDArray[Any] | None, noise: NDArray[Any]) -> None:
         method, objective = self.method, self.world.objective

@@ -24,17 +24,18 @@ _COLORS = {
 }
 _LIVE_COLORS = {
     "gosgd": "navy",
-    "persyn": "lime",
+    "persyn": "darkgreen",
     "easgd": "darkred",
     "none": "black",
     "fully_sync": "saddlebrown",
 }
 _PANELS_A_ROW = 3
 _TEETH = 30
+_DOTS = 100
 
 
 def draw(path: Path, curves: list[Curve], live: list[Curve], world: World) -> None:
-    """Means with a band of two standard errors, theory dashed, live runs dotted.
+    """Means with a band of two standard errors, theory dashed, live runs as dots.
 
     Args:
         path: of the picture; its ending names the format.
@@ -61,9 +62,7 @@ def draw(path: Path, curves: list[Curve], live: list[Curve], world: World) -> No
                 _simulated(axis, curve, floor, scale)
         for curve in live:
             if curve.case.rho in (rho, None):
-                label = f"{curve.case.method}, live processes: level {curve.level / scale:.4g}"
-                color = _LIVE_COLORS[curve.case.method]
-                axis.plot(curve.steps, np.maximum(curve.mean, floor), ":", color=color, lw=1.3, label=label)
+                _live(axis, curve, floor, scale)
         if any(curve.theory is not None and curve.case.rho in (rho, None) for curve in curves):
             axis.plot([], [], "--", color="black", lw=1.0, label="exact expectation")
         axis.set_title("" if rho is None else rf"$\rho$ = {rho:g}")
@@ -96,13 +95,22 @@ def _simulated(axis: Any, curve: Curve, floor: float, scale: float) -> None:
     color = _COLORS[curve.case.method]
     label = f"{curve.case.method}: {curve.case.messages:.3g} messages/step, level {curve.level / scale:.4g}"
     # Where most of what is seen is a curve going up and down, a thin line keeps its neighbours visible.
-    dense = np.count_nonzero(np.diff(curve.mean) < -curve.level / 2) > _TEETH
+    dense = curve.theory is not None and np.count_nonzero(np.diff(curve.theory) < 0) > _TEETH
     axis.plot(curve.steps, np.maximum(curve.mean, floor), color=color, lw=0.5 if dense else 1.8, label=label)
     if curve.sem is not None:
         low, high = (np.maximum(curve.mean + sign * 2 * curve.sem, floor) for sign in (-1, 1))
         axis.fill_between(curve.steps, low, high, color=color, alpha=0.25, lw=0)
     if curve.theory is not None:
         axis.plot(curve.steps, np.maximum(curve.theory, floor), "--", color="black", lw=0.2 if dense else 0.7)
+
+
+def _live(axis: Any, curve: Curve, floor: float, scale: float) -> None:
+    """Dots: a single run is rough, and a line would hide the means behind it."""
+    label = f"{curve.case.method}, live processes: level {curve.level / scale:.4g}"
+    stride = max(1, len(curve.steps) // _DOTS) | 1
+    steps, errors = curve.steps[::stride], np.maximum(curve.mean[::stride], floor)
+    color = _LIVE_COLORS[curve.case.method]
+    axis.plot(steps, errors, "o", ms=3, mec="white", mew=0.3, color=color, label=label, zorder=3)
 
 
 def _limits(curves: list[Curve]) -> tuple[float, float]:
