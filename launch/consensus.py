@@ -229,6 +229,12 @@ def _report(curves: list[Curve], live: list[Curve], world: World) -> str:
     if live:
         notes.append(
             f"live: one run of {world.workers} processes at the same pace with random updates in place of gradients,"
-            " weights read after every round; their messages are merged at the receiver's own pace"
+            " weights read after every"
+            " round; a message is merged when its receiver next looks, in the same round or the one after"
+        )
+    if any(curve.case.method == "downpour" for curve in live):
+        notes.append(
+            "downpour: a live worker fetches at the end of a step, right after its own push; a simulated one at the"
+            " start of the next, when all have pushed"
         )
     return "\n".join([notes[0], "", *table, "", *notes[1:]])

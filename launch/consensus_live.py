@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, cast
@@ -32,7 +33,8 @@ from launch.consensus import Curve
 from launch.consensus_cases import Case
 from launch.errors import RunFailedError
 
-METHODS = ("none", "fully_sync", "persyn", "easgd", "gosgd")
+METHODS = ("none", "fully_sync", "persyn", "easgd", "easgd_async", "downpour", "gosgd")
+_SERVED = ("easgd_async", "downpour")
 _MOST_WORKERS = 64
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _PATIENCE_S = 120.0
@@ -62,6 +64,8 @@ class Worker:
         world = self._world
         job = Job(self._rank, world.workers, self._rank, directory, supervised=True)
         options = case.config.model_dump(exclude={"method"}, exclude_none=True)
+        if case.method in _SERVED:
+            options["server"] = "sharded"  # w~ lives in threads of the workers: no further process
         self._model = RandomModel(world.dimension)
         self._exchange = gossip.build(case.config.method, self._model, job=job, seed=world.seed, **options)  # type: ignore[attr-defined]
         self._wrapped = self._exchange.wrap(self._model)
@@ -96,6 +100,13 @@ class Crew:
     def __init__(self, world: World) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["gossip", "launch.consensus_live"])
+        # Inherited by the workers: a Ctrl-C that finds one before it has seen to its signals does nothing.
+        resource_tracker.ensure_running()  # here, because its start ends with SIGINT unblocked
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._processes = []
         self._ends: list[Connection] = []
         try:

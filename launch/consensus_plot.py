@@ -26,8 +26,10 @@ _LIVE_COLORS = {
     "gosgd": "navy",
     "persyn": "darkgreen",
     "easgd": "darkred",
+    "easgd_async": "saddlebrown",
+    "downpour": "indigo",
     "none": "black",
-    "fully_sync": "saddlebrown",
+    "fully_sync": "maroon",
 }
 _PANELS_A_ROW = 3
 _TEETH = 30

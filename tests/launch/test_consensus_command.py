@@ -103,15 +103,27 @@ def test_one_worker_is_always_in_consensus(here, capsys):
 
 def test_live_processes_hold_the_simulated_level(here, capsys):
     before = jobs()
-    arguments = ["--real", "--workers", "3", "--dim", "200", "--methods", "gosgd,persyn,none", "--rhos", "0.5"]
+    arguments = [
+        "--real",
+        "--workers",
+        "3",
+        "--dim",
+        "200",
+        "--methods",
+        "gosgd,persyn,none,easgd_async",
+        "--rhos",
+        "0.5",
+    ]
     assert main([*SMALL, *arguments, "--plot", "live.png", "--json", "live.json"]) == 0
     found = json.loads((here / "live.json").read_text())
-    assert [run["method"] for run in found["live"]] == ["gosgd", "persyn", "none"]
-    gosgd, persyn, none = found["live"]
+    assert [run["method"] for run in found["live"]] == ["gosgd", "persyn", "none", "easgd_async"]
+    gosgd, persyn, none, easgd = found["live"]
     assert gosgd["steps"] == list(range(1, 41)) and gosgd["repeats"] == 1
     # Per dimension: 2 s, with s = 0 at every second step; 2 t.
     assert [value / 200 for value in persyn["mean"][:4]] == pytest.approx([2, 0, 2, 0], abs=0.6)
     assert none["mean"][-1] / 200 == pytest.approx(80, rel=0.3)
+    exact = found["runs"][3]["theory"][20:]
+    assert easgd["level"] == pytest.approx(sum(exact) / len(exact), rel=0.3)
     assert 0.3 < gosgd["level"] / found["runs"][0]["level"] < 3
     assert "live" in capsys.readouterr().out
     assert (here / "live.png").exists()
@@ -185,7 +197,7 @@ BAD = {
     "figures nowhere": (["--json", "nowhere/figures.json"], "is in nowhere, which is not a folder"),
     "figures in place of a folder": (["--json", "."], "is a folder"),
     "more than there is memory": (["--dim", "1000000000000"], "lower --repeats or --dim"),
-    "a live method that needs a server": (["--real", "--methods", "downpour"], "--real: got --methods downpour"),
+    "a method that only the simulator has": (["--real", "--methods", "pairwise"], "--real: got --methods pairwise"),
     "live ticks": (["--real", "--clock", "tick"], "--real: got --clock tick, expected round"),
     "too many processes": (["--real", "--workers", "65"], "--real: got 65 workers, expected at most 64"),
 }
