@@ -1,6 +1,7 @@
 """Where a run keeps what it writes. Imports configs.
 
 config.yaml  config.resolved.yaml  env.json      what was asked for, and on what it ran
+lock                                             held by the job that is running here
 metrics.jsonl                                    evaluations of the consensus model, one JSON object a line
 workers/K/metrics.jsonl                          what worker K measured, one JSON object a line
 server/metrics.jsonl                             what the server measured, of methods that have one
@@ -13,6 +14,7 @@ final/model.safetensors  final/summary.json      the consensus model
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -66,13 +68,28 @@ class RunDirectory:
             )
 
     def prepare(self, loaded: Loaded[Any], workers: int) -> None:
-        """Make the directory and write down what was asked for and the environment."""
+        """Make the directory and write down what was asked for and the environment.
+
+        Raises:
+            ValueError: another job is running in it.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._hold()
         shutil.rmtree(self.traces, ignore_errors=True)  # of an earlier run that is resumed: a trace is of one job
         (self.path / "config.yaml").write_text(loaded.text)
         self.resolved.write_text(dump(loaded.config))
         (self.path / "env.json").write_text(json.dumps(environment() | {"workers": workers}, indent=2) + "\n")
         self._earlier = self._stamp()
+
+    def _hold(self) -> None:
+        """Keep other jobs out for as long as this process lives, whichever way it ends."""
+        self._lock = (self.path / "lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"run.dir: got {self.path}, in which another job is running; expected a directory of its own"
+            ) from None
 
     def read_summary(self) -> dict[str, Any] | None:
         """The final figures, or None before the run that this object prepared has written its own."""

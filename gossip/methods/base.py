@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from configs.base import Config, Registry
@@ -100,6 +101,14 @@ class Exchange(ABC):
         self.genesis = share_out(self.job.directory.founders)[self.me.seat] if founder else 0
         self._words[layout.GENESIS] = self.genesis
 
+        def start_before_training(module: nn.Module, inputs: Any) -> None:
+            """Where the loop does not call `start`, workers must agree on weights before their first local step."""
+            if module.training and torch.is_grad_enabled() and self._words[layout.STATE] == State.STARTING:
+                self.start()
+
+        # A function, not a method: whoever copies the model must not copy the exchange with it.
+        self._first = model.register_forward_pre_hook(start_before_training)
+
     @classmethod
     def variant(cls, options: MethodConfig) -> type[Exchange]:
         """The class that works with these options, where a method has more than one."""
@@ -136,7 +145,7 @@ class Exchange(ABC):
         self._recorder = Recorder(folder, self.me, updates, about)
 
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
-        """Take part in the job; called by the first `step()` unless the loop does so itself.
+        """Take part in the job; the first forward pass in training does so unless the loop calls it itself.
 
         Args:
             steps: local steps the weights have behind them already (after a resume).
@@ -153,6 +162,8 @@ class Exchange(ABC):
         return False
 
     def _placed(self) -> None:
+        """The weights that training goes on from are in place."""
+        self._first.remove()
         if self._recorder is not None:
             self._recorder.place(self.flat.vector, self.steps)
 
