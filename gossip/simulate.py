@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gossip.methods.base import MethodConfig
 from gossip.virtual import virtual
-from gossip.virtual.gossip import Choice, Delivery, GoSGD, Gossiping
+from gossip.virtual.gossip import Delivery, GoSGD, Gossiping
 from gossip.virtual.state import Table
 from gossip.virtual.turns import Round, Tick, Turn
 from gossip.world import Logistic, Quadratic, World
@@ -81,10 +81,9 @@ class Simulation:
     Args:
         config: the method's options.
         world: everything else.
-        peers: whom a gossip worker sends to, in place of the option: (worker, messages sent, M, generator) -> peer.
     """
 
-    def __init__(self, config: MethodConfig, world: World, peers: Choice | None = None) -> None:
+    def __init__(self, config: MethodConfig, world: World) -> None:
         kind = virtual(config)
         world.check(config)
         self.config = config
@@ -97,9 +96,6 @@ class Simulation:
             self.method.delivery = Delivery(world.delivery == "queued", world.delays)
         if isinstance(self.method, Gossiping):
             self.method.generator.seed(repr((world.seed, "peers")))
-            self.method.choose = peers or self.method.choose
-        elif peers is not None:
-            raise ValueError(f"got peers for {getattr(config, 'method', '?')}, expected a gossip method with them")
         self.generator = np.random.default_rng([world.seed, 1])
         self.counts = np.zeros((world.repeats, world.workers), np.int64)
         self.events = 0
@@ -201,21 +197,18 @@ class Simulation:
         )
 
 
-def simulate(
-    config: MethodConfig, world: World, measure: Iterable[int] | None = None, peers: Choice | None = None
-) -> Result:
+def simulate(config: MethodConfig, world: World, measure: Iterable[int] | None = None) -> Result:
     """Run one method.
 
     Args:
         config: its options, such as `GoSGDConfig(rho=0.1)`.
         world: workers, clock, delivery, updates, what goes wrong.
         measure: the steps (1 to `world.steps`) after which the consensus error is taken; after each by default.
-        peers: whom a gossip worker sends to, in place of the option of that name.
 
     Raises:
         ValueError: an option does not fit the method, or the number of workers.
     """
-    return _run([Simulation(config, world, peers)], world, measure)[0]
+    return _run([Simulation(config, world)], world, measure)[0]
 
 
 def compare(configs: Sequence[MethodConfig], world: World, measure: Iterable[int] | None = None) -> list[Result]:

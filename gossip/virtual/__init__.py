@@ -10,6 +10,8 @@ from gossip.methods.gosgd import GoSGDConfig
 from gossip.methods.matrix import MatrixConfig
 from gossip.methods.none import NoneConfig
 from gossip.methods.persyn import PerSynConfig
+from gossip.peers import ADAPTIVE
+from gossip.virtual.adaptive import AdaptiveGoSGD
 from gossip.virtual.base import EASGD, FullySync, Matrix, PerSyn, Virtual
 from gossip.virtual.central import AsyncEASGD, Downpour
 from gossip.virtual.gossip import ConstantWeight, ConstantWeightConfig, GoSGD, Pairwise, PairwiseConfig
@@ -36,6 +38,8 @@ def virtual(config: MethodConfig) -> type[Virtual]:
     """
     if isinstance(config, EASGDConfig):
         return EASGD if config.mode == "sync" else AsyncEASGD
+    if isinstance(config, GoSGDConfig) and config.peers == ADAPTIVE:
+        return AdaptiveGoSGD
     if type(config) not in _KINDS:
         known = sorted({"easgd", *(str(kind.model_fields["method"].default) for kind in _KINDS)})
         raise ValueError(f"got {getattr(config, 'method', config)!r}, expected one of {', '.join(known)}")

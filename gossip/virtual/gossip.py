@@ -6,7 +6,6 @@ Imports gossip.virtual.base, gossip.mass and gossip.moves.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,11 +15,10 @@ from gossip.mass import halve, merge_weight, share_out
 from gossip.methods.base import MethodConfig
 from gossip.methods.gosgd import GoSGDConfig
 from gossip.moves import Average, Copy, Merge
+from gossip.peers import ADAPTIVE, chooser
 from gossip.virtual.base import Virtual
+from gossip.virtual.others import Others
 from gossip.virtual.turns import Turn
-
-Choice = Callable[[int, int, int, random.Random], int]
-"""Whom a worker sends to: (worker, messages it has sent, M, generator) -> another worker."""
 
 
 class PairwiseConfig(MethodConfig):
@@ -65,25 +63,7 @@ class Message(NamedTuple):
     receiver: int
     row: int
     shares: int
-
-
-def uniform(worker: int, sent: int, workers: int, generator: random.Random) -> int:
-    """Any other worker with equal probability (thesis alg. 3)."""
-    found = int(generator.random() * (workers - 1))
-    return found + (found >= worker)
-
-
-def ring(worker: int, sent: int, workers: int, generator: random.Random) -> int:
-    """The next one."""
-    return (worker + 1) % workers
-
-
-def exponential(worker: int, sent: int, workers: int, generator: random.Random) -> int:
-    """The one at distance 1, 2, 4, ... in turn."""
-    return (worker + (1 << sent % (workers - 1).bit_length())) % workers
-
-
-CHOICES: dict[str, Choice] = {"uniform": uniform, "ring": ring, "exponential": exponential}
+    sender: int
 
 
 class Gossiping(Virtual):
@@ -91,10 +71,9 @@ class Gossiping(Virtual):
 
     def setup(self, config: GoSGDConfig | PairwiseConfig | ConstantWeightConfig) -> None:
         """Take rate and topology."""
-        name = getattr(config, "peers", "uniform")
-        if name not in CHOICES:
-            raise ValueError(f"got peers={name!r}, expected one of {', '.join(CHOICES)} or a function of your own")
-        self.choose = CHOICES[name]
+        peers = getattr(config, "peers", "uniform")
+        if peers != ADAPTIVE:
+            self.choose = chooser(peers)
         self.rate = config.rho if self.workers > 1 else 0.0
         self.alive = bytearray(b"\1" * self.workers)
         self.generator = random.Random(0)
@@ -105,18 +84,11 @@ class Gossiping(Virtual):
         """Who lives, and how often each has sent."""
         return int(len(self.alive) + self._sent.nbytes)
 
-    def peer(self, repeat: int, worker: int) -> int:
-        """Whom a worker sends to; behind a dead choice stands the next living one."""
+    def peer(self, repeat: int, worker: int) -> int | None:
+        """Whom of the living a worker sends to."""
         sent = int(self._sent[repeat, worker])
         self._sent[repeat, worker] += 1
-        found = self.choose(worker, sent, self.workers, self.generator)
-        if not (0 <= found < self.workers and found != worker):
-            raise ValueError(f"got peer {found} of worker {worker}, expected another one of 0 to {self.workers - 1}")
-        while not self.alive[found] or found == worker:
-            # Uniform among the living must stay so; on a ring the search goes on in its order.
-            found = self.choose(worker, sent, self.workers, self.generator) if self.choose is uniform else found + 1
-            found %= self.workers
-        return found
+        return self.choose(Others(self.living, worker), worker, sent, self.generator)
 
     def after_update(self, turn: Turn) -> None:
         """Each with probability rho, as long as there are two."""
@@ -134,8 +106,10 @@ class Pairwise(Gossiping):
 
     def exchange(self, repeat: int, worker: int, step: int) -> None:
         """Two vectors travel."""
-        Average((worker, self.peer(repeat, worker))).apply(self.table.rows[repeat])
-        self.sent += 2
+        other = self.peer(repeat, worker)
+        if other is not None:
+            Average((worker, other)).apply(self.table.rows[repeat])
+            self.sent += 2
 
 
 class GoSGD(Gossiping):
@@ -172,22 +146,31 @@ class GoSGD(Gossiping):
             if inbox:
                 for worker in turn.awake(repeat, inbox):
                     for message in inbox.pop(worker):
-                        self._merge(repeat, worker, message.row, message.shares)
+                        self._merge(repeat, worker, message.row, message.shares, message.sender)
                         self.table.give(repeat, message.row)
 
     def after_update(self, turn: Turn) -> None:
         """Push, then take in what arrives now."""
         super().after_update(turn)
+        self.deliver(turn)
+
+    def deliver(self, turn: Turn) -> None:
+        """What arrives now."""
         for repeat, message in self._under_way.pop(turn.step, ()):
             if self.delivery.queued or not self.alive[message.receiver]:
                 self._put(repeat, message)
             else:
-                self._merge(repeat, message.receiver, message.row, message.shares)
+                self._merge(repeat, message.receiver, message.row, message.shares, message.sender)
                 self.table.give(repeat, message.row)
 
     def exchange(self, repeat: int, worker: int, step: int) -> None:
         """Send a snapshot with half of the shares."""
         receiver = self.peer(repeat, worker)
+        if receiver is not None:
+            self.push(repeat, worker, receiver, step)
+
+    def push(self, repeat: int, worker: int, receiver: int, step: int) -> None:
+        """Send to one that has been chosen."""
         kept, shares = self._divide(int(self.shares[repeat, worker]))
         if shares == 0:
             self.skipped += 1
@@ -196,11 +179,11 @@ class GoSGD(Gossiping):
         self.sent += 1
         low, high = self.delivery.delays
         if not self.delivery.queued and high == 0:
-            self._merge(repeat, receiver, worker, shares)
+            self._merge(repeat, receiver, worker, shares, worker)
             return
         row = self.table.take(repeat)
         Copy(row, worker).apply(self.table.rows[repeat])
-        message = Message(receiver, row, shares)
+        message = Message(receiver, row, shares, worker)
         delay = self.generator.randint(low, high) if high else 0
         if delay:
             self._under_way.setdefault(step + delay, []).append((repeat, message))
@@ -215,7 +198,7 @@ class GoSGD(Gossiping):
     def _divide(self, shares: int) -> tuple[int, int]:
         return halve(shares)
 
-    def _merge(self, repeat: int, worker: int, row: int, shares: int) -> None:
+    def _merge(self, repeat: int, worker: int, row: int, shares: int, sender: int) -> None:
         held = int(self.shares[repeat, worker])
         Merge(worker, row, merge_weight(held, shares)).apply(self.table.rows[repeat])
         self.shares[repeat, worker] = held + shares
@@ -233,5 +216,5 @@ class ConstantWeight(GoSGD):
     def _divide(self, shares: int) -> tuple[int, int]:
         return shares, 1
 
-    def _merge(self, repeat: int, worker: int, row: int, shares: int) -> None:
+    def _merge(self, repeat: int, worker: int, row: int, shares: int, sender: int) -> None:
         Merge(worker, row, self._weight).apply(self.table.rows[repeat])

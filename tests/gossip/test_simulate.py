@@ -2,6 +2,7 @@
 
 import sys
 import tracemalloc
+from bisect import bisect
 from collections import Counter
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from gossip.methods.none import NoneConfig
 from gossip.methods.persyn import PerSynConfig
 from gossip.simulate import Simulation, compare, simulate
 from gossip.virtual import ConstantWeightConfig, PairwiseConfig
+from gossip.virtual.others import Others
 from gossip.world import Logistic, Quadratic, World
 
 pytestmark = pytest.mark.timeout(120)
@@ -35,6 +37,7 @@ CONFIGS = [
     GoSGDConfig(rho=0.5),
     GoSGDConfig(rho=0.5, peers="ring"),
     GoSGDConfig(rho=0.5, peers="exponential"),
+    GoSGDConfig(rho=0.5, peers="adaptive"),
     PairwiseConfig(rho=0.5),
     ConstantWeightConfig(rho=0.5, weight=0.4),
     MatrixConfig(schedule="test_simulate:ring_matrix"),
@@ -97,7 +100,9 @@ def test_a_consensus_is_a_fixed_point_of_every_method(config, world):
 
 
 @settings(max_examples=60)
-@given(worlds, st.sampled_from([(0, 0), (0, 3), (2, 2)]), st.sampled_from(["uniform", "ring", "exponential"]))
+@given(
+    worlds, st.sampled_from([(0, 0), (0, 3), (2, 2)]), st.sampled_from(["uniform", "ring", "exponential", "adaptive"])
+)
 def test_mass_and_the_weighted_sum_are_kept_at_every_instant(world, delays, peers):
     world = World(**{**vars(world), "delays": delays})
     simulation = Simulation(GoSGDConfig(rho=0.6, peers=peers), world)
@@ -174,18 +179,40 @@ def test_late_messages_raise_the_error():
 def test_peers_of_a_ring_of_an_exponential_graph_and_of_ones_own():
     sent = []
 
-    def neighbour(worker, count, workers, generator):
-        sent.append((worker, count))
-        return (worker + 2) % workers
+    def next_but_one(seats, seat, count, generator):
+        sent.append((seat, count))
+        return seats[(bisect(seats, seat) + 1) % len(seats)]
 
-    simulate(GoSGDConfig(rho=1.0), World(5, 1, 3), peers=neighbour)
+    simulate(GoSGDConfig(rho=1.0, peers=next_but_one), World(5, 1, 3))
     assert Counter(worker for worker, _ in sent) == dict.fromkeys(range(5), 3)
     assert {count for worker, count in sent if worker == 0} == {0, 1, 2}
     for peers, distances in (("ring", [1, 1, 1, 1]), ("exponential", [1, 2, 4, 1])):
         method = Simulation(GoSGDConfig(rho=1.0, peers=peers), World(8, 1, 1)).method
         assert [(method.peer(0, 6) - 6) % 8 for _ in range(4)] == distances
-    with pytest.raises(ValueError, match="got peer 3 of worker 3, expected another one of 0 to 4"):
-        simulate(GoSGDConfig(rho=1.0), World(5, 1, 3), peers=lambda worker, *_: 3)
+    with pytest.raises(ValueError, match="got 7, expected None or one of the given seats"):
+        simulate(GoSGDConfig(rho=1.0, peers=lambda *_: 7), World(5, 1, 3))
+
+
+@pytest.mark.parametrize(("delivery", "ratio"), [("instant", 0.7), ("queued", 0.8)])
+@pytest.mark.parametrize("rho", [0.1, 0.4])
+def test_adaptive_peers_hold_the_workers_closer_for_the_same_messages(rho, delivery, ratio):
+    world = World(8, 16, 400, repeats=8, delivery=delivery, seed=3)
+    uniform, adaptive = compare([GoSGDConfig(rho=rho), GoSGDConfig(rho=rho, peers="adaptive")], world)
+    assert adaptive.messages == pytest.approx(rho, rel=0.05)
+    (usual, spread), (level, _) = uniform.level(100), adaptive.level(100)
+    assert level < ratio * (usual - 3 * spread)
+
+
+@given(st.sets(st.integers(0, 30), min_size=2), st.data())
+def test_others_are_all_but_one(workers, data):
+    ordered = sorted(workers)
+    one = data.draw(st.sampled_from(ordered))
+    expected = [worker for worker in ordered if worker != one]
+    for others in (Others(ordered, one), Others(range(31), one)):
+        wanted = expected if len(others) == len(expected) else [worker for worker in range(31) if worker != one]
+        assert list(others) == wanted
+        assert others[-1] == wanted[-1]
+        assert all((worker in others) == (worker in wanted) for worker in range(-1, 40))
 
 
 @pytest.mark.parametrize("clock", ["round", "tick"])
@@ -289,7 +316,6 @@ def test_a_million_workers_fit():
         (lambda: simulate(PerSynConfig(tau=2), World(2, 1, 1, delays=(0, 1))), "only .*gosgd.* send messages"),
         (lambda: simulate(EASGDConfig(alpha=0.9), World(2, 1, 1)), "got alpha=0.9 for 2 workers.*diverge"),
         (lambda: simulate(NoneConfig(), World(2, 1, 3), [4]), "got steps 4 to 4 to measure at, expected 1 to 3"),
-        (lambda: simulate(NoneConfig(), World(2, 1, 3), peers=lambda *_: 0), "got peers for none"),
         (lambda: PerSynConfig.of(tau=0), "tau: got 0"),
         (lambda: PerSynConfig.of(rho=1.5), r"rho: got 1\.5"),
     ],
