@@ -1,7 +1,8 @@
 """How well each method holds a consensus for the messages it sends: the simulator's figures, and thesis figure 2.3.
 
-GoSGD beside PerSyn at the rates of the thesis (section 2.5.1) under both clocks and both deliveries; all methods at
-equal messages per worker and step; a million workers in one process. Imports gossip only.
+GoSGD, with uniform and with adaptive peers (its chapter 6), beside PerSyn at the rates of the thesis (section 2.5.1)
+under both clocks and both deliveries; all methods at equal messages per worker and step; a million workers in one
+process. Imports gossip only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _RELAXATION = 20  # times 1 / rho, until the level is stationary; the same again
 
 
 def levels(repeats: int, dimension: int, scale: float) -> list[dict[str, Any]]:
-    """The stationary error of GoSGD and PerSyn at each rate, clock and delivery.
+    """The stationary error of GoSGD, with uniform and adaptive peers, and PerSyn at each rate, clock and delivery.
 
     Args:
         repeats: independent runs.
@@ -50,6 +51,9 @@ def levels(repeats: int, dimension: int, scale: float) -> list[dict[str, Any]]:
             for delivery in DELIVERIES:
                 report.progress(f"levels: rho={rho:g}, {clock}, {delivery}")
                 gossip = _level(GoSGDConfig(rho=rho), rounds, repeats, dimension, clock, delivery)
+                # Each worker looks at all others in every step, and one run has less spread than of uniform peers.
+                choosing = GoSGDConfig(rho=rho, peers="adaptive")
+                adaptive = _level(choosing, rounds, max(10, repeats // 8), dimension, clock, delivery)
                 if delivery == "instant":
                     meeting = _level(PerSynConfig(rho=rho), rounds, repeats, dimension, clock, delivery)
                 exact = theory.stationary(PerSynConfig(rho=rho), WORKERS, clock)
@@ -61,6 +65,7 @@ def levels(repeats: int, dimension: int, scale: float) -> list[dict[str, Any]]:
                         "delivery": delivery,
                         "rounds": 3 * rounds,
                         "gosgd": gossip,
+                        "adaptive": adaptive,
                         "persyn": meeting,
                         "persyn_exact": exact.value,
                     }
@@ -89,13 +94,25 @@ def show_levels(found: list[dict[str, Any]]) -> list[Bar]:
             one["clock"],
             one["delivery"],
             "{:.2f} +- {:.2f}".format(*one["gosgd"]),
+            "{:.2f} +- {:.2f}".format(*one["adaptive"]),
+            f"{one['adaptive'][0] / one['gosgd'][0]:.3f}",
             "{:.3f} +- {:.3f}".format(*one["persyn"]),
             f"{one['persyn_exact']:.3f}",
             f"{one['gosgd'][0] / one['persyn_exact']:.2f}",
         ]
         for one in found
     ]
-    header = ["rho", "clock", "delivery", "GoSGD", "PerSyn", "PerSyn exactly", "GoSGD / PerSyn"]
+    header = [
+        "rho",
+        "clock",
+        "delivery",
+        "GoSGD",
+        "adaptive",
+        "over uniform",
+        "PerSyn",
+        "PerSyn exactly",
+        "GoSGD / PerSyn",
+    ]
     print(report.table(header, rows))
     at = {(one["rho"], one["clock"], one["delivery"]): one for one in found}
     high, low = at[0.4, "round", "instant"], at[0.01, "round", "instant"]
@@ -121,6 +138,7 @@ def equal_messages() -> list[tuple[str, MethodConfig]]:
     meeting = 2 * (WORKERS - 1) / WORKERS
     return [
         ("gosgd", GoSGDConfig(rho=MESSAGES)),
+        ("gosgd, adaptive", GoSGDConfig(rho=MESSAGES, peers="adaptive")),
         ("gosgd, ring", GoSGDConfig(rho=MESSAGES, peers="ring")),
         ("gosgd, exponential", GoSGDConfig(rho=MESSAGES, peers="exponential")),
         ("pairwise (symmetric)", PairwiseConfig(rho=MESSAGES / 2)),

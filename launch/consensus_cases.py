@@ -48,6 +48,7 @@ WITHOUT_RATE: dict[str, Options] = {
 WITH_RATE: dict[str, Options] = {
     "persyn": lambda rho, alpha, workers: PerSynConfig.of(rho=rho),
     "gosgd": lambda rho, alpha, workers: GoSGDConfig.of(rho=rho),
+    "gosgd_adaptive": lambda rho, alpha, workers: GoSGDConfig.of(rho=rho, peers="adaptive"),
     "easgd": _easgd("sync"),
     "easgd_async": _easgd("async"),
     "downpour": _downpour,

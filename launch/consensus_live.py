@@ -33,7 +33,7 @@ from launch.consensus import Curve
 from launch.consensus_cases import Case
 from launch.errors import RunFailedError
 
-METHODS = ("none", "fully_sync", "persyn", "easgd", "easgd_async", "downpour", "gosgd")
+METHODS = ("none", "fully_sync", "persyn", "easgd", "easgd_async", "downpour", "gosgd", "gosgd_adaptive")
 _SERVED = ("easgd_async", "downpour")
 _MOST_WORKERS = 64
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl

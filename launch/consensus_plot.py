@@ -14,6 +14,7 @@ from launch.consensus import Curve
 
 _COLORS = {
     "gosgd": "tab:blue",
+    "gosgd_adaptive": "tab:pink",
     "persyn": "tab:green",
     "easgd": "tab:red",
     "easgd_async": "tab:orange",
@@ -24,6 +25,7 @@ _COLORS = {
 }
 _LIVE_COLORS = {
     "gosgd": "navy",
+    "gosgd_adaptive": "mediumvioletred",
     "persyn": "darkgreen",
     "easgd": "darkred",
     "easgd_async": "saddlebrown",
