@@ -6,7 +6,8 @@ Floating buffers, such as batch-norm statistics, are averaged at every step too.
 
 from __future__ import annotations
 
-from typing import Literal
+import inspect
+from typing import Any, Literal
 
 import torch.distributed as dist
 from torch import nn
@@ -14,6 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gossip.methods.base import METHODS, MethodConfig
 from gossip.methods.collective import Collective
+
+# `step` averages buffers; DDP would hand out rank 0's at every forward pass. Named otherwise from torch 2.13 on.
+_NAMES = inspect.signature(DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
 
 
 class FullySyncConfig(MethodConfig):
@@ -35,7 +42,7 @@ class FullySync(Collective):
         self.meet()
         if self.job.workers == 1:
             return model
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **_OWN_BUFFERS)
 
     def step(self) -> None:
         """Count the step and average the buffers; the gradients met in the backward pass.
