@@ -1,7 +1,8 @@
-"""What every regularizer offers to a training loop, and how it sees a model's pre-activations.
+"""What every regularizer offers to a training loop, and how it sees a model's layers.
 
-Imports configs.base and torch. A regularizer is one file: its options, a pure functional core, and an `nn.Module`
-registered under the name the YAML key `regularizers[].name` uses.
+Imports regularizers.layers, configs.base and torch. A regularizer is one file: its options, a pure functional core,
+and an `nn.Module` registered under the name the YAML key `regularizers[].name` uses. Of a model's forward pass
+`observe` keeps what the loss needs of each call of a layer; `losses` makes one scalar a layer of it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from configs.base import Config, Registry
+from configs.base import Annotated, Config, Registry
+from regularizers.layers import Layers, factors, named_layers, preactivation_layers
 
 REGULARIZERS: Registry[type[Regularizer]] = Registry("regularizer")
+_CHECKED_EVERY = 50
+"""Calls between two looks at whether the loss is finite, where a look makes the host wait for the device."""
 
 
 class RegularizerConfig(Config):
@@ -23,76 +28,135 @@ class RegularizerConfig(Config):
 
     Attributes:
         weight: multiplies the regularizer in the loss.
+        layers: names of layers, or patterns such as `features.*`; by default a regularizer finds them itself.
+        layer_weights: factors on single layers' losses by name or pattern, such as `{"head.*": 0.1}`; 1 for all others.
     """
 
     weight: float = Field(default=1e-4, ge=0)
-
-
-def preactivation_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The model's linear and convolution layers in order, without the last linear one, whose outputs are the logits."""
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    layers: list[tuple[str, nn.Module]] = [
-        (name, module) for name, module in model.named_modules() if isinstance(module, kinds)
-    ]
-    if layers and isinstance(layers[-1][1], nn.Linear):
-        layers.pop()
-    return layers
+    layers: list[str] | None = Field(default=None, min_length=1)
+    layer_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class Regularizer(nn.Module):
-    """A loss on the pre-activations of a model's last forward pass: `loss = criterion(model(x), y) + regularizer(y)`.
+    """A loss on what a model's layers gave in its last forward pass: `loss = criterion(model(x), y) + regularizer(y)`.
 
     Args:
-        model: hooked, not changed.
+        model: hooked, not changed. It may be compiled or wrapped afterwards.
+        example_inputs: [N, ...], a batch as the model takes it, from which a regularizer with parameters of its own
+            learns their shapes before there is an optimizer.
         options: see the regularizer's Config.
 
+    Attributes:
+        layers: the layers looked at, by name.
+
     Raises:
-        ValueError: an option is out of range, or the model has no layer to regularize.
+        ValueError: an option is out of range, a layer pattern fits nothing, or the model has no layer to regularize.
     """
 
     Options: ClassVar[type[RegularizerConfig]]
 
-    def __init__(self, model: nn.Module, **options: Any) -> None:
+    def __init__(self, model: nn.Module, *, example_inputs: Tensor | None = None, **options: Any) -> None:
         super().__init__()
         self.options = self.Options.of(**options)
-        layers = preactivation_layers(model)
-        if not layers:
-            raise ValueError(
-                f"got {type(model).__name__} without linear or convolution layers before its classifier, expected one"
-            )
-        self._activations: dict[str, Tensor] = {}
-        self._handles: list[RemovableHandle] = [
-            layer.register_forward_hook(self._remember(name)) for name, layer in layers
-        ]
+        self.layers: Layers = self.find(model)
+        self._factors = factors(self.layers, self.options.layer_weights)
+        self._seen: dict[str, list[Any]] = {}
+        self._looked_away = False
+        self._calls = 0
+        self._handles: list[RemovableHandle] = [model.register_forward_pre_hook(self._begin(model))]
+        self._handles += [layer.register_forward_hook(self._see(name, layer)) for name, layer in self.layers.items()]
 
-    def _remember(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if module.training:
-                self._activations[name] = output
+    def find(self, model: nn.Module) -> Layers:
+        """The layers to look at: those the options name, else all that give pre-activations, without the logits."""
+        if self.options.layers is not None:
+            return named_layers(model, self.options.layers)
+        return preactivation_layers(model)
+
+    # Hooks are functions, not methods: whoever copies the model must not copy the regularizer with it.
+    def _begin(self, model: nn.Module) -> Any:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            if module is model:
+                self._seen = {}
+                self._looked_away = False
 
         return hook
 
+    def _see(self, name: str, layer: nn.Module) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if module is not layer:
+                return  # a copy's
+            if not (module.training and torch.is_grad_enabled()):
+                self._looked_away = True
+                return
+            if not isinstance(output, Tensor):
+                raise ValueError(f"got a {type(output).__name__} from layer {name!r}, expected a tensor; name another")
+            with torch.autocast(output.device.type, enabled=False):
+                self._seen.setdefault(name, []).append(self.observe(name, inputs, output))
+
+        return hook
+
+    def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
+        """What `losses` needs of one call of a layer in training; called in the forward pass, without autocast.
+
+        Args:
+            layer: its name.
+            inputs: of the call.
+            output: of the call; what follows in the model may change it in place.
+        """
+        return output
+
+    @abstractmethod
+    def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
+        """The unweighted scalar loss of each layer that was called.
+
+        Args:
+            seen: by layer what `observe` gave, one entry a call.
+            targets: [K] labels of the batch.
+        """
+
+    def update(self) -> None:
+        """Take the last batch into moving averages; called after `losses`, once it is known to be finite."""
+
     def forward(self, targets: Tensor) -> Tensor:
-        """The weighted loss of the last forward pass in training mode; its activations are released.
+        """The weighted loss of the last forward pass; what was kept of it is released.
+
+        After a pass in evaluation mode, or without gradients, it is 0 and nothing is updated.
 
         Args:
             targets: [K] labels of the batch.
 
         Raises:
-            ValueError: the model has not run in training mode since the last call.
+            ValueError: the model has not run since the last call, or a layer gave numbers that are not finite.
         """
-        if not self._activations:
+        seen, self._seen = self._seen, {}
+        if not seen:
+            if self._looked_away:
+                self._looked_away = False
+                return torch.zeros((), device=targets.device)
             raise ValueError(
                 "got no activations, expected a forward pass of the model in training mode before this call"
             )
-        activations, self._activations = self._activations, {}
-        return self.options.weight * self.loss(activations, targets)
+        with torch.autocast(targets.device.type, enabled=False):
+            found = self.losses(seen, targets)
+            total = sum((self._factors[name] * loss for name, loss in found.items()), start=torch.zeros(()))
+            self._check(found, total)
+            if self.training:
+                self.update()
+            return self.options.weight * total
 
-    @abstractmethod
-    def loss(self, activations: dict[str, Tensor], targets: Tensor) -> Tensor:
-        """The unweighted scalar loss of named pre-activations."""
+    def _check(self, found: dict[str, Tensor], total: Tensor) -> None:
+        self._calls += 1
+        if torch.compiler.is_compiling() or (total.device.type != "cpu" and self._calls % _CHECKED_EVERY != 1):
+            return
+        if not total.isfinite():
+            wrong = next((name for name, loss in found.items() if not loss.isfinite()), "?")
+            raise ValueError(
+                f"got activations of layer {wrong!r} that are NaN, infinite or too large for {type(self).__name__},"
+                " expected finite ones; lower the learning rate or clip gradients"
+            )
 
     def remove(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:
             handle.remove()
+        self._seen = {}

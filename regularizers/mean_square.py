@@ -6,7 +6,7 @@ Imports regularizers.base and torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ class MeanSquare(Regularizer):
 
     Options = MeanSquareConfig
 
-    def loss(self, activations: dict[str, Tensor], targets: Tensor) -> Tensor:
-        """The sum over layers of the mean square."""
-        return mean_square_loss(activations.values())
+    def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
+        """Sum of squares and count."""
+        wide = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+        return wide.square().sum(), wide.numel()
+
+    def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
+        """The mean square of each layer."""
+        return {
+            name: torch.stack([total for total, _ in calls]).sum() / sum(count for _, count in calls)
+            for name, calls in seen.items()
+        }

@@ -37,6 +37,7 @@ def test_it_sees_training_passes_only_and_each_once():
     targets = torch.zeros(2, dtype=torch.long)
     model.eval()
     model(torch.randn(2, 6, dtype=torch.double))
+    assert penalty(targets) == 0
     with pytest.raises(ValueError, match="expected a forward pass"):
         penalty(targets)
     model.train()
