@@ -61,6 +61,7 @@ PUBLICATION = 10  # two blocks (step, mass), used in turn
 FINISHED = 14  # 1 once it makes no more local steps
 HELD = 15  # shares it holds, as a hint for peers that choose adaptively
 WANDERED = 16  # e of gossip.adaptive, in units of 1 / WANDERED_SCALE
+EARLIER = 17  # local steps that an earlier job, which this one resumes, had made on its seat
 
 WANDERED_SCALE = 1 << 20
 

@@ -65,13 +65,14 @@ def _read(path: Path) -> Trace:
         raise ValueError(f"{path}: got no beginning, expected the trace of a worker")
     about = events[0]
     dimension, dtype = about["dimension"], np.dtype(about["dtype"])
-    with path.with_suffix(".vectors").open("rb") as vectors:
-        for event in events:
-            if event.get("vector"):
-                stored = np.frombuffer(vectors.read(dimension * dtype.itemsize), dtype)
-                if len(stored) < dimension:
-                    raise ValueError(f"{path.with_suffix('.vectors')}: got fewer vectors than the trace names")
-                event["vector"] = stored
+    vectors = path.with_suffix(".vectors")
+    named = [event for event in events if event.get("vector")]
+    if vectors.stat().st_size < len(named) * dimension * dtype.itemsize:
+        raise ValueError(f"{vectors}: got fewer vectors than the trace names")
+    if named:  # mapped, not read: they may be larger than memory
+        stored = np.memmap(vectors, dtype, "r", shape=(len(named), dimension))
+        for event, vector in zip(named, stored, strict=True):
+            event["vector"] = vector
     return Trace(f"{about['member'][0]}.{about['member'][1]}", about, events[1:])
 
 
@@ -108,7 +109,6 @@ class Replay:
     Attributes:
         moves: how many of each kind were made.
         deviations: of the members that ended in good order.
-        final: the name of the row that is w~ when all have ended: the central variable, or whoever ended last.
     """
 
     def __init__(self, traces: list[Trace], state: State | None = None, local: LocalStep | None = None) -> None:
@@ -123,6 +123,9 @@ class Replay:
         self._accumulates = any(event["do"] == "flush" for trace in traces for event in trace.events)
         self._early = any("order" in event for trace in traces for event in trace.events)
         self._before: dict[str, Array] = {}
+        # Usually one; more where a message was taken back whose receiver died before it could say that it had read it.
+        merges = (event for trace in traces for event in trace.events if event["do"] == "merge")
+        self._readers = Counter(event["message"] for event in merges)
 
     def run(self) -> None:
         """Make every recorded move.
@@ -164,11 +167,15 @@ class Replay:
         elif do == "update":
             self._update(row, event)
         elif do == "push":
-            self.apply(Copy(event["message"], row), self.state)
+            if self._readers[event["message"]]:
+                self.apply(Copy(event["message"], row), self.state)
         elif do == "merge":
             if event["message"] not in self.state:
                 return False
             self.apply(Merge(row, event["message"], event["weight"]), self.state)
+            self._readers[event["message"]] -= 1
+            if not self._readers[event["message"]]:
+                del self.state[event["message"]]
         elif do == "blend":
             others = [self._traces[name] for name in event["terms"] if name != row]
             if any(other.event is not None for other in others):

@@ -70,7 +70,7 @@ class Progress:
         members = map(self._view.open, self._view.members())
         gone = [words for words in members if words[layout.FINISHED] or words[layout.STATE] == State.GONE]
         if self._plan.run.train.stop == "total":
-            return bool(gone) and self._made() >= self._plan.workers * self._plan.steps
+            return bool(gone) and self._ever() >= self._plan.workers * self._plan.steps
         return any(words[layout.STEP] >= self._plan.steps for words in gone)
 
     def update(self) -> None:
@@ -83,9 +83,13 @@ class Progress:
     def _made(self) -> int:
         return sum(self._view.open(member)[layout.DONE] for member in self._view.everybody())
 
+    def _ever(self) -> int:
+        everybody = map(self._view.open, self._view.everybody())
+        return sum(words[layout.DONE] + words[layout.EARLIER] for words in everybody)
+
     def _position(self) -> int:
         if self._plan.run.train.stop == "total":
-            return min(self._made(), self._plan.workers * self._plan.steps)
+            return min(self._ever(), self._plan.workers * self._plan.steps)
         newest = map(self._view.open, self._view.members())
         return sum(min(words[layout.STEP], self._plan.steps) for words in newest)
 

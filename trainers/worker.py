@@ -137,7 +137,7 @@ class Worker:
 
     def _finished(self) -> bool:
         if self.run.train.stop == "total":
-            return self.exchange.total_done() >= self.local.steps * self.job.workers
+            return self.exchange.total_ever() >= self.local.steps * self.job.workers
         return self.exchange.steps >= self.local.steps
 
     def _look(self, step: int) -> None:
@@ -242,7 +242,7 @@ class Worker:
             "method": self.run.exchange.method,
             "workers": self.job.workers,
             "steps": exchange.steps,
-            "steps_total": exchange.total_done(),
+            "steps_total": exchange.total_ever(),
             "accuracy": score.accuracy if score else None,
             "loss": score.loss if score else None,
             "samples_per_second": exchange.total_done() * batch / max(elapsed, 1e-9),

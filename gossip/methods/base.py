@@ -154,12 +154,17 @@ class Exchange(ABC):
         Returns:
             Whether the weights were received from a peer, who also told the step count.
         """
-        self.steps = steps
-        self._words[layout.STEP] = steps
+        self._resume(steps)
         self._words[layout.STATE] = State.ACTIVE
         self.transport.appear()
         self._placed()
         return False
+
+    def _resume(self, steps: int) -> None:
+        self.steps = steps
+        self._words[layout.STEP] = steps
+        if self.me.generation == 0:
+            self._words[layout.EARLIER] = steps
 
     def _placed(self) -> None:
         """The weights that training goes on from are in place."""
@@ -239,6 +244,11 @@ class Exchange(ABC):
 
     def _state(self, member: Member) -> int:
         return self.transport.open(member)[layout.STATE]
+
+    def total_ever(self) -> int:
+        """`total_done`, and the steps of an earlier job that this one resumes."""
+        everybody = map(self.transport.open, self.transport.everybody())
+        return sum(words[layout.DONE] + words[layout.EARLIER] for words in everybody)
 
     def total_done(self) -> int:
         """Local steps made by all members together, the dead ones' included."""

@@ -99,9 +99,8 @@ class GoSGD(Exchange):
             steps: local steps the weights have behind them already.
             interrupted: asked while waiting; the wait ends when it says True.
         """
-        self.steps = steps
+        self._resume(steps)
         self._interrupted = interrupted
-        self._words[layout.STEP] = steps
         if self.genesis and not self.transport.claimant("started"):
             self.transport.appear()
             deadline = time.monotonic() + self.options.start_timeout_s

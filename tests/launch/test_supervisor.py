@@ -41,10 +41,22 @@ def test_ctrl_c_ends_all_within_three_seconds_and_the_run_can_be_resumed(job, ca
     assert 20 < step < 1500
     assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.pt")) for rank in range(2))
     (job / "slowly").unlink()
+    again = time.time()
     assert main(["train", "own.yaml", "train.steps=300", run_dir(job), "--resume", "auto"]) == 0
     assert "steps a worker   300" in capsys.readouterr().out
     assert (summary_of(job)["steps"], summary_of(job)["interrupted"]) == (300, False)
-    assert summary_of(job)["steps_total"] <= 2 * (300 - step)
+    assert summary_of(job)["steps_total"] == 600
+    assert min(line["step"] for line in lines(job / "run/workers/0/metrics.jsonl") if line["time"] > again) > step
+
+
+def test_a_resumed_job_that_stops_at_a_total_counts_what_was_made_before(job):
+    total = ["train", "small.yaml", "train.stop=total", run_dir(job), "--resume", "auto"]
+    assert main([*total, "train.steps=40"]) == 0
+    assert 80 <= summary_of(job)["steps_total"] < 100
+    again = time.time()
+    assert main([*total, "train.steps=60"]) == 0
+    assert 120 <= summary_of(job)["steps_total"] < 140
+    assert min(line["step"] for line in lines(job / "run/workers/0/metrics.jsonl") if line["time"] > again) > 30
 
 
 def test_a_killed_worker_is_restarted_alone_and_rejoins(job, capsys):

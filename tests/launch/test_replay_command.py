@@ -1,0 +1,62 @@
+"""`gosgd replay`: a run of the launcher ends where its trace says, or exactly where it ended."""
+
+import json
+
+import pytest
+
+from launch.cli import main
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def train(job, trace, *changes):
+    changes = ("train.steps=30", "run.eval_every=10", *changes)
+    assert main(["train", "small.yaml", f"exchange.trace={trace}", f"run.dir={job}/{trace}", *changes]) == 0
+    return f"{job}/{trace}"
+
+
+def test_stored_updates_and_recorded_events_both_lead_to_the_final_weights(job, capsys):
+    for trace, most in (("updates", 1e-5), ("events", 0.0)):
+        where = train(job, trace)
+        capsys.readouterr()
+        assert main(["replay", where, "--json"]) == 0
+        figures = json.loads(capsys.readouterr().out)
+        assert [one["member"] for one in sorted(figures["workers"], key=lambda one: one["member"])] == ["0.0", "1.0"]
+        assert figures["largest_relative"] <= most, "gossip is repeated to the bit" if trace == "events" else ""
+        assert figures["moves"]["update"] == 60
+        assert figures["moves"]["push"] == figures["moves"]["merge"] > 5
+    assert main(["replay", where]) == 0
+    assert "largest relative deviation 0.0e+00, tolerance 1e-05" in capsys.readouterr().out
+
+
+def test_a_trace_that_was_tampered_with_ends_somewhere_else(job, capsys):
+    where = train(job, "updates")
+    path = job / "updates" / "trace" / "0-0.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    first = next(line for line in lines if line["do"] == "merge")
+    first["weight"] = 1 - first["weight"] / 2
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["replay", where]) == 1
+    assert "the run did not do what its trace says" in capsys.readouterr().err
+
+
+def test_gradients_that_were_averaged_can_be_trained_again_with_plain_sgd_only(job, capsys):
+    where = train(job, "events", "exchange={method: fully_sync, trace: events}")
+    assert main(["replay", where, "--json"]) == 0
+    capsys.readouterr()
+    resolved = job / "events" / "config.resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("clip: null", "clip: 1.0"))
+    assert main(["replay", where]) == 2
+    assert "expected exchange.trace: updates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("where", "complaint"),
+    [("nowhere", r"got nowhere without config.resolved.yaml, expected a run directory"), ("plain", "without traces")],
+)
+def test_what_cannot_be_replayed_is_named(job, capsys, where, complaint):
+    if where == "plain":
+        assert main(["train", "small.yaml", "train.steps=2", "run.dir=plain"]) == 0
+    capsys.readouterr()
+    assert main(["replay", where]) == 2
+    assert complaint in capsys.readouterr().err
