@@ -2,5 +2,6 @@
 
 from regularizers.base import REGULARIZERS, Regularizer
 from regularizers.mean_square import MeanSquare
+from regularizers.reve import Reve
 
-__all__ = ["REGULARIZERS", "MeanSquare", "Regularizer"]
+__all__ = ["REGULARIZERS", "MeanSquare", "Regularizer", "Reve"]
