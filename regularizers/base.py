@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from configs.base import Annotated, Config, Registry
 from regularizers.layers import Layers, factors, named_layers, preactivation_layers
+from regularizers.tap import Tapped
 
 REGULARIZERS: Registry[type[Regularizer]] = Registry("regularizer")
 _CHECKED_EVERY = 50
@@ -61,6 +62,7 @@ class Regularizer(nn.Module):
         self.layers: Layers = self.find(model)
         self._factors = factors(self.layers, self.options.layer_weights)
         self._seen: dict[str, list[Any]] = {}
+        self._unread: list[tuple[str, tuple[Tensor, ...], Tensor]] = []
         self._looked_away = False
         self._calls = 0
         self._handles: list[RemovableHandle] = [model.register_forward_pre_hook(self._begin(model))]
@@ -77,23 +79,32 @@ class Regularizer(nn.Module):
         def hook(module: nn.Module, inputs: Any) -> None:
             if module is model:
                 self._seen = {}
+                self._unread = []
                 self._looked_away = False
 
         return hook
 
     def _see(self, name: str, layer: nn.Module) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             if module is not layer:
-                return  # a copy's
+                return None  # a copy's
             if not (module.training and torch.is_grad_enabled()):
                 self._looked_away = True
-                return
+                return None
             if not isinstance(output, Tensor):
                 raise ValueError(f"got a {type(output).__name__} from layer {name!r}, expected a tensor; name another")
+            if torch.compiler.is_compiling():  # what is seen here is looked at outside of the compiled graph
+                self._unread.append((name, inputs, output.clone()))
+                return None
             with torch.autocast(output.device.type, enabled=False):
-                self._seen.setdefault(name, []).append(self.observe(name, inputs, output))
+                found = self.observe(name, inputs, output)
+            self._keep(name, found)
+            return found.output if isinstance(found, Tapped) else None
 
         return hook
+
+    def _keep(self, name: str, found: Any) -> None:
+        self._seen.setdefault(name, []).append(found.kept if isinstance(found, Tapped) else found)
 
     def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
         """What `losses` needs of one call of a layer in training; called in the forward pass, without autocast.
@@ -102,6 +113,9 @@ class Regularizer(nn.Module):
             layer: its name.
             inputs: of the call.
             output: of the call; what follows in the model may change it in place.
+
+        Returns:
+            What to keep, or `Tapped` with another output for the model to go on with.
         """
         return output
 
@@ -128,6 +142,10 @@ class Regularizer(nn.Module):
         Raises:
             ValueError: the model has not run since the last call, or a layer gave numbers that are not finite.
         """
+        with torch.autocast(targets.device.type, enabled=False):
+            for name, inputs, output in self._unread:
+                self._keep(name, self.observe(name, inputs, output))
+        self._unread = []
         seen, self._seen = self._seen, {}
         if not seen:
             if self._looked_away:
@@ -160,3 +178,4 @@ class Regularizer(nn.Module):
         for handle in self._handles:
             handle.remove()
         self._seen = {}
+        self._unread = []

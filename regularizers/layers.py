@@ -80,6 +80,19 @@ def factors(layers: Iterable[str], weights: dict[str, float]) -> dict[str, float
     }
 
 
+def key(name: str) -> str:
+    """A layer's name as that of a parameter or buffer, which may hold no dots and not be empty."""
+    return name.replace(".", "/") or "/"
+
+
+def width(layer: nn.Module) -> int | None:
+    """Units or channels of a layer's output, where the layer says."""
+    for attribute in ("out_features", "out_channels", "num_features"):
+        if isinstance(count := getattr(layer, attribute, None), int):
+            return count
+    return None
+
+
 def home(layer: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Device of a layer, and the dtype for its statistics: its own, but float32 at least."""
     tensor = next(layer.parameters(), torch.empty(0))
@@ -87,12 +100,20 @@ def home(layer: nn.Module) -> tuple[torch.device, torch.dtype]:
     return tensor.device, wide
 
 
-def probe(model: nn.Module, layers: Layers, example_inputs: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
+def probe(model: nn.Module, layers: Layers, example_inputs: Tensor | None) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """(input, output) of every call of each layer in one forward pass in evaluation mode, which changes nothing.
 
     Args:
         example_inputs: [N, ...], a batch as the model takes it.
+
+    Raises:
+        ValueError: there is none, or the pass calls a layer never.
     """
+    if example_inputs is None:
+        raise ValueError(
+            f"got no example_inputs, expected a batch to learn the shapes of {', '.join(layers)} from: pass"
+            " example_inputs=inputs of any training batch"
+        )
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
     def watch(name: str) -> Any:
@@ -112,4 +133,8 @@ def probe(model: nn.Module, layers: Layers, example_inputs: Tensor) -> dict[str,
             module.training = training
         for handle in handles:
             handle.remove()
+    if unseen := [name for name, calls in seen.items() if not calls]:
+        raise ValueError(
+            f"got layers that example_inputs never reach: {', '.join(unseen)}; expected layers to name others"
+        )
     return seen
