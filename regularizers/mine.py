@@ -114,9 +114,9 @@ class Ascent:
         joint, marginal = paired(self.critic(x.detach(), t.detach()))
         self.log_average = moved_average(self.log_average.to(marginal), marginal, self.rate)
         bound = corrected_bound(joint, marginal, self.log_average)
-        self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(-bound)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # nobody else's optimizer shall find these gradients
         return bound.detach()
 
     def state_dict(self) -> dict[str, Any]:
