@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 
 from configs.base import Custom
-from trainers.data import cifar10, cifar100, digits, fashion_mnist, image_folder, mnist, svhn, table  # noqa: F401 (rows)
+from trainers.data import (  # noqa: F401 (rows)
+    cifar10,
+    cifar100,
+    digits,
+    fashion_mnist,
+    image_folder,
+    mnist,
+    mnist_m,
+    svhn,
+    table,
+)
 from trainers.data.base import DATA, Batches, Data, DataConfig, ImageConfig, Position
 from trainers.data.custom import build_custom
 from trainers.data.sampled import SampledData
