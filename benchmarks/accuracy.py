@@ -24,7 +24,9 @@ BAR_POINTS = -0.5
 METHODS: dict[str, dict[str, Any]] = {
     "fully_sync": {"method": "fully_sync"},
     "gossip": {"method": "gosgd", "rho": RHO},
+    "adaptive gossip": {"method": "gosgd", "rho": RHO, "peers": "adaptive"},
 }
+GOSSIP = ("gossip", "adaptive gossip")
 _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {},
     # At a constant rate of 0.1 fully_sync stays at 99 % of these images, however long it trains.
@@ -48,7 +50,7 @@ def settings(name: str, root: str, method: str, seed: int, steps: int) -> runs.S
 
 def trained(name: str, root: str, method: str, seed: int, steps: int, workers: int, folder: Path) -> dict[str, float]:
     """One run: accuracies in percent on the held-out and on the training set."""
-    where = folder / f"{name}-{method}-{seed}-{steps}"
+    where = folder / f"{name}-{"-".join(method.split())}-{seed}-{steps}"
     summary = runs.train(settings(name, root, method, seed, steps), workers, where)
     found = {
         "test": 100 * float(summary["accuracy"]),
@@ -73,14 +75,16 @@ def enough_steps(name: str, root: str, workers: int, folder: Path) -> int:
 
 
 def compare(name: str, root: str, seeds: int, steps: int | None, workers: int, folder: Path) -> dict[str, Any]:
-    """Both methods with the same seeds and steps; accuracies and their difference in percentage points."""
+    """All methods with the same seeds and steps; accuracies and differences from fully_sync in percentage points."""
     steps = steps or enough_steps(name, root, workers, folder / "search")
     pairs = [
         {method: trained(name, root, method, seed, steps, workers, folder / "pairs") for method in METHODS}
         for seed in range(seeds)
     ]
-    differences = [pair["gossip"]["test"] - pair["fully_sync"]["test"] for pair in pairs]
-    return {"data": name, "workers": workers, "steps": steps, "pairs": pairs, **interval(differences)}
+    behind = {
+        method: interval([pair[method]["test"] - pair["fully_sync"]["test"] for pair in pairs]) for method in GOSSIP
+    }
+    return {"data": name, "workers": workers, "steps": steps, "pairs": pairs, "less fully_sync": behind}
 
 
 def interval(differences: list[float], level: float = 0.95) -> dict[str, Any]:
@@ -93,27 +97,33 @@ def interval(differences: list[float], level: float = 0.95) -> dict[str, Any]:
 
 
 def show(compared: dict[str, Any]) -> list[Bar]:
-    """Print one data set's table; returns its bar."""
+    """Print one data set's table; returns its bars."""
+    behind = compared["less fully_sync"]
     rows = []
-    for seed, (pair, difference) in enumerate(zip(compared["pairs"], compared["differences"], strict=True)):
+    for seed, pair in enumerate(compared["pairs"]):
         figures = [f"{pair[method][half]:.2f}" for half in ("test", "train") for method in METHODS]
-        rows.append([str(seed), *figures, f"{difference:+.2f}"])
+        rows.append([str(seed), *figures, *(f"{behind[method]['differences'][seed]:+.2f}" for method in GOSSIP)])
     means = [
         f"{statistics.fmean(pair[method][half] for pair in compared['pairs']):.2f}"
         for half in ("test", "train")
         for method in METHODS
     ]
-    rows.append(["mean", *means, f"{compared['mean']:+.2f}"])
+    rows.append(["mean", *means, *(f"{behind[method]['mean']:+.2f}" for method in GOSSIP)])
     print(
         f"\n{compared['data']}: M = {compared['workers']}, {compared['steps']} steps a worker, gossip at rho = {RHO},"
         " accuracy in percent"
     )
-    header = ["seed", "held out, fully_sync", "gossip", "training, fully_sync", "gossip", "gossip less fully_sync"]
-    print(report.table(header, rows))
-    half = compared["half_width"]
-    spread = "no interval from one pair" if half is None else f"95 % interval +- {half:.2f}"
-    print(f"difference {compared['mean']:+.2f} points, {spread}\n")
-    return [Bar(f"{compared['data']}: gossip less fully_sync, points", ">=", BAR_POINTS, compared["mean"])]
+    columns = [f"{half}, {method}" for half in ("held out", "training") for method in METHODS]
+    print(report.table(["seed", *columns, *(f"{method} less fully_sync" for method in GOSSIP)], rows))
+    for method in GOSSIP:
+        half = behind[method]["half_width"]
+        spread = "no interval from one pair" if half is None else f"95 % interval +- {half:.2f}"
+        print(f"{method}: difference {behind[method]['mean']:+.2f} points, {spread}")
+    print()
+    return [
+        Bar(f"{compared['data']}: {method} less fully_sync, points", ">=", BAR_POINTS, behind[method]["mean"])
+        for method in GOSSIP
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
