@@ -50,7 +50,7 @@ def settings(name: str, root: str, method: str, seed: int, steps: int) -> runs.S
 
 def trained(name: str, root: str, method: str, seed: int, steps: int, workers: int, folder: Path) -> dict[str, float]:
     """One run: accuracies in percent on the held-out and on the training set."""
-    where = folder / f"{name}-{"-".join(method.split())}-{seed}-{steps}"
+    where = folder / f"{name}-{method}-{seed}-{steps}".replace(" ", "-")
     summary = runs.train(settings(name, root, method, seed, steps), workers, where)
     found = {
         "test": 100 * float(summary["accuracy"]),
