@@ -88,6 +88,31 @@ def replay(given: argparse.Namespace) -> int:
     return run(given.run, given.json)
 
 
+def add_analyze(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd analyze`."""
+    parser.epilog = (
+        "examples:\n"
+        "  gosgd analyze runs/digits\n"
+        "  gosgd analyze runs/digits --only scores,modes --layers 'features.*'\n"
+        "\n"
+        "scores: VECA and EDM of each layer; modes: how far apart the two modes of its neurons are, modes.png;\n"
+        "binary: accuracy with one bit a neuron in a layer; information: I(X;T) and I(T;Y), information.png"
+    )
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="of a run that came to its end")
+    parser.add_argument("--layers", metavar="PATTERNS", help="names or patterns, with commas (default: all but logits)")
+    parser.add_argument("--samples", type=int, default=2000, metavar="N", help="held-out samples (%(default)s)")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="of tuning, and of critics (%(default)s)")
+    parser.add_argument("--only", metavar="PARTS", help="of scores,modes,binary,information (default: all)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def analyze(given: argparse.Namespace) -> int:
+    """Measure what the layers of a run's final model hold."""
+    from launch.analyze import run
+
+    return run(given)
+
+
 def add_consensus(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gosgd consensus`."""
     parser.epilog = (
