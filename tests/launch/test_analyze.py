@@ -1,0 +1,87 @@
+"""`gosgd analyze`: what it writes and prints, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from configs import dump, load
+from launch.cli import main
+from trainers import data as datasets
+from trainers.local import initial_model
+from trainers.run_directory import RunDirectory
+from trainers.schema import Run
+
+pytestmark = pytest.mark.timeout(60)
+
+CONFIG = """\
+name: small
+data: {name: digits, batch_size: 32}
+model: {name: mlp, hidden: [16, 8]}
+optimizer: {name: sgd, lr: 0.1}
+exchange: {method: none}
+train: {steps: 60}
+"""
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The directory of a run that has ended, with one checkpoint."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.final.mkdir(parents=True)
+    (tmp_path / "job.yaml").write_text(CONFIG)
+    run = load(tmp_path / "job.yaml", [], Run).config
+    directory.resolved.write_text(dump(run))
+    model = initial_model(run, datasets.build(run.data), torch.device("cpu"))
+    with torch.no_grad():
+        model.head.hidden1.layer.weight += 0.1
+    save_file(dict(model.state_dict()), directory.final / "model.safetensors")
+    directory.summary.write_text(json.dumps({"steps": 60}))
+    return directory.path
+
+
+def refused(capsys, *arguments):
+    assert main(["analyze", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and 1 <= len(err.splitlines()) <= 2 and "Traceback" not in err
+    return err
+
+
+def test_it_prints_a_table_and_writes_figures_and_pictures(finished, capsys):
+    assert main(["analyze", str(finished), "--samples", "100", "--steps", "5"]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((finished / "analysis" / "analysis.json").read_text())
+    assert list(found["layers"]) == ["head.hidden1.layer", "head.hidden2.layer", "Z"]
+    assert found["samples"] == 100 and found["steps"] == 60 and 0 <= found["accuracy"] <= 1
+    assert [row["layer"] for row in found["binary"]] == ["head.hidden1.activation", "head.hidden2.activation"]
+    assert {point["step"] for point in found["information"]} == {0, 60}
+    assert all(name in said for name in ("VECA", "head.hidden2.layer", "binary in place of", "I(T;Y)"))
+    for name in ("modes.png", "information.png"):
+        assert (finished / "analysis" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_parts_and_layers_can_be_chosen_and_it_can_be_repeated(finished, capsys):
+    for _ in range(2):
+        assert main(["analyze", str(finished), "--only", "scores", "--layers", "*hidden2*", "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out[: out.index("\n}\n") + 3])
+    assert list(found["layers"]) == ["head.hidden2.layer", "Z"] and "binary" not in found
+    assert sorted(path.name for path in (finished / "analysis").iterdir()) == ["analysis.json"]
+
+
+def test_mistakes_are_told_in_one_or_two_lines(finished, capsys, tmp_path):
+    assert "expected a run directory" in refused(capsys, tmp_path / "nowhere")
+    assert "--only: got 'vecca', expected some of scores,modes,binary,information" in refused(
+        capsys, finished, "--only", "vecca"
+    )
+    assert "fits no layer; expected one that fits any of: head.hidden1.layer" in refused(
+        capsys, finished, "--layers", "features.*"
+    )
+    assert "--samples: got 1, expected 4 or more" in refused(capsys, finished, "--samples", "1")
+    (finished / "final" / "model.safetensors").write_bytes(b"rubbish")
+    assert "does not hold the weights" in refused(capsys, finished)
+    (finished / "final" / "model.safetensors").unlink()
+    assert "expected a run that came to its end" in refused(capsys, finished)
+    assert not Path(finished / "analysis").exists()
