@@ -10,6 +10,7 @@ exchange.close()
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -36,13 +37,16 @@ __all__ = [
 ]
 
 
-def build(method: str, model: nn.Module, *, job: Job | None = None, seed: int = 0, **options: Any) -> Exchange:
+def build(
+    method: str, model: nn.Module | Sequence[nn.Module], *, job: Job | None = None, seed: int = 0, **options: Any
+) -> Exchange:
     """The exchange method called `method` around `model`, as one worker of the job this process belongs to.
 
     Args:
         method: a name (`none`, `fully_sync`, `persyn`, `easgd`, `downpour`, `gosgd`, `matrix`) or
             `package.module:Class` of an Exchange of your own.
-        model: on its device already.
+        model: on its device already; or the model, and behind it modules that travel with it, such as regularizers
+            with parameters of their own.
         job: this worker's place; from the environment that torchrun sets by default.
         seed: of the method's own random choices.
         options: the method's options.

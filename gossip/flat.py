@@ -7,7 +7,7 @@ buffers (batch counters) stay out: they are not averaged. Optimizer state never 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ class Flat:
     Each tensor starts on a 64-byte boundary; the gaps are zero and stay zero under any averaging.
 
     Args:
-        model: its parameters and floating buffers must share one dtype and one device.
+        model: one module, or several that travel together; their parameters and floating buffers must share one dtype
+            and one device.
 
     Attributes:
         vector: [D], no gradient.
@@ -35,7 +36,9 @@ class Flat:
         ValueError: the model has no floating-point state, or mixes dtypes or devices.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module | Sequence[nn.Module]) -> None:
+        if not isinstance(model, nn.Module):
+            model = model[0] if len(model) == 1 else nn.ModuleList(model)
         collected = dict(_floating(model))
         # Parameters first: the buffers' scale, such as running variances, would drown any distance between weights.
         tensors = dict(sorted(collected.items(), key=lambda item: not isinstance(item[1][0], nn.Parameter)))

@@ -19,7 +19,7 @@ from gossip.theory import stationary
 from launch.errors import DONE
 from launch.settings import blame, read
 from trainers import data as datasets
-from trainers import models
+from trainers import models, regularization
 from trainers.schema import Run, options
 
 _WHOLE = 9
@@ -61,7 +61,8 @@ def _vector(job: Run) -> tuple[int | None, str]:
     """Bytes of the exchanged vector, or why they are not known here."""
     try:
         data = datasets.build(job.data)
-        flat = Flat(models.build(job.model, data.shape, data.classes))
+        model = models.build(job.model, data.shape, data.classes)
+        flat = Flat(regularization.travelling(job, model, regularization.build(job, model, data)))
         data.close()
     except ValueError as error:
         return None, str(error)

@@ -18,7 +18,7 @@ from gossip.server.protocol import Serving, check_address
 from launch.arguments import NOT_RESUMED
 from launch.settings import blame, customs, run_folder
 from trainers import data as datasets
-from trainers import models
+from trainers import models, regularization
 from trainers.local import LocalTrainer, steps_of
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run, options
@@ -95,11 +95,13 @@ def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
         batches = data.batches(rank=0, world_size=run.run.workers, seed=run.seed, sampling=run.train.sampling)
     with blame(loaded, "model"):
         model = models.build(run.model, data.shape, data.classes)
-        flat = Flat(model)
+    with blame(loaded, "regularizers" if run.regularizers else "model"):
+        regularizers = regularization.build(run, model, data)
+        flat = Flat(regularization.travelling(run, model, regularizers))
     with blame(loaded):
         steps = steps_of(run, batches)
         if run.regularizers or any(customs(run)):  # ours are in order once their options are, and take a second to make
-            LocalTrainer(run, model, model, batches, torch.device("cpu"))
+            LocalTrainer(run, model, model, batches, torch.device("cpu"), regularizers)
     data.close()
     seats = min(run.run.max_workers, max(2 * run.run.workers, run.run.workers + 8))
     vector = flat.dimension * flat.vector.element_size()

@@ -106,6 +106,11 @@ class Regularizer(nn.Module):
     def _keep(self, name: str, found: Any) -> None:
         self._seen.setdefault(name, []).append(found.kept if isinstance(found, Tapped) else found)
 
+    def scale(self, layer: str, output: Tensor) -> float:
+        """What the layer's loss will be multiplied with, for gradients that are computed beforehand; never 0."""
+        narrow = output.dtype == torch.float16  # gradients times the weight would underflow there
+        return 1.0 if narrow else self.options.weight * self._factors[layer] or 1.0
+
     def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
         """What `losses` needs of one call of a layer in training; called in the forward pass, without autocast.
 

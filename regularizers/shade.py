@@ -67,32 +67,50 @@ def _beside(mu: Tensor, y: Tensor) -> Tensor:
     return mu.reshape(mu.shape + (1,) * (y.dim() - 1 - mu.dim()))
 
 
-def _measured(y: Tensor, mu0: Tensor, mu1: Tensor, sigmoid: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _measured(
+    y: Tensor, mu0: Tensor, mu1: Tensor, scale: Tensor, gradient: Tensor, sigmoid: bool
+) -> tuple[Tensor, Tensor]:
     """All that is needed of one layer, in one pass.
 
     Args:
         y: [K, D] or [K, C, positions], of any floating dtype.
         mu0, mu1: [D] or [C].
+        scale: of the gradient.
+        gradient: like y; filled with that of the loss, times scale.
 
     Returns:
-        The sum over all elements of sum_b p(b | y) (y - mu^b)^2; its gradient, like y; and per neuron the sums over
-        samples of p(0 | y), p(1 | y), p(0 | y) y and p(1 | y) y, [4, D].
+        The sum over all elements of sum_b p(b | y) (y - mu^b)^2, the loss; and per neuron the sums over samples of
+        p(0 | y), p(1 | y), p(0 | y) y and p(1 | y) y, [4, D].
     """
     x = y.to(mu0.dtype)
-    low, high = _beside(mu0, y), _beside(mu1, y)
     p0, p1 = modes(x, "sigmoid" if sigmoid else "exp")
-    slope = p0 * p1 if sigmoid else torch.where(x > 0, p0, torch.zeros_like(p0))  # of p(1 | y)
-    below, above = x - low, x - high
+    slope = p0 * p1 if sigmoid else torch.where(x > 0, p0, 0.0)  # of p(1 | y)
+    below, above = x - _beside(mu0, y), x - _beside(mu1, y)
     far, near = below.square(), above.square()
-    gradient = 2 * (p0 * below + p1 * above) + slope * (near - far)
+    gradient.copy_(scale * (2 * (p0 * below + p1 * above) + slope * (near - far)))
     columns = [p0 * far + p1 * near, p0, p1, p0 * x, p1 * x]
     # Positions first: this sum and the gradient then share one loop.
     per_row = [column.sum(2) for column in columns] if y.dim() == 3 else columns
     loss, *sums = [column.sum(0) for column in per_row]
-    return loss.sum(), gradient.to(y.dtype), torch.stack(sums)
+    return loss.sum(), torch.stack(sums)
 
 
 _measure = Fused(_measured)
+_PART = 1 << 20
+"""Elements that are measured at once on a processor: they and what is made of them on the way stay in its cache."""
+
+
+def _measured_in_parts(y: Tensor, mu0: Tensor, mu1: Tensor, scale: float, form: Form) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, gradient and sums of `_measured`."""
+    gradient = torch.empty_like(y)
+    rows = len(y) if y.device.type != "cpu" else max(1, _PART * len(y) // max(1, y.numel()))
+    factor = torch.tensor(scale, dtype=mu0.dtype, device=y.device)
+    parts = [
+        _measure(some, mu0, mu1, factor, into, form == "sigmoid")
+        for some, into in zip(torch.split(y, rows), torch.split(gradient, rows), strict=True)
+    ]
+    losses, sums = zip(*parts, strict=True)
+    return torch.stack(losses).sum(), gradient, torch.stack(sums).sum(0)
 
 
 class Averages(NamedTuple):
@@ -152,10 +170,12 @@ class Shade(Regularizer):
         state = self.get_buffer(key(layer))
         samples = self._samples(layer, output.detach(), state)
         mu0, mu1 = state[0].flatten(), state[1].flatten()
+        count = samples.numel() // mu0.numel()
+        scale = self.scale(layer, output) / (count if self.options.reduction == "mean" else 1)
         with torch.no_grad():
-            total, gradient, sums = _measure(samples, mu0, mu1, self.options.form == "sigmoid")
-        onwards, loss = tap(output, total, gradient.reshape(output.shape))
-        return Tapped(onwards, (loss, sums, samples.numel() // mu0.numel()))
+            total, gradient, sums = _measured_in_parts(samples, mu0, mu1, scale, self.options.form)
+        onwards, loss = tap(output, total, gradient.reshape(output.shape), scale=scale)
+        return Tapped(onwards, (loss, sums, count))
 
     def _samples(self, layer: str, output: Tensor, state: Tensor) -> Tensor:
         """The output as [K, D] or [K, C, positions]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -51,14 +51,15 @@ class ConsensusModel:
     """A model of its own for the consensus weights, so that evaluating does not touch the one that trains.
 
     Args:
-        model: copied.
+        modules: copied; what the exchange was built with: the model, and what travels with it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = copy.deepcopy(model)
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        self._flat = Flat(self.model)
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        copied = copy.deepcopy(list(modules))
+        self.model = copied[0]
+        for module in copied:
+            module.requires_grad_(False)
+        self._flat = Flat(copied)
 
     def load(self, vector: Tensor) -> None:
         """Give the model the weights `vector` [D]."""

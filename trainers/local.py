@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from configs.base import Custom
 from gossip.layout import Member
-from regularizers import REGULARIZERS, Regularizer
+from regularizers import Regularizer
 from trainers import models, optimizers, schedules
 from trainers.data.base import Batches, Data
 from trainers.optimizers import OptimizerConfig
 from trainers.schedules import ConstantConfig, LearningRate
-from trainers.schema import Run, options
+from trainers.schema import Run
 
 _log = logging.getLogger("gosgd")
 
@@ -35,13 +35,22 @@ class LocalTrainer:
         bare: the model itself, whose parameters are optimised.
         batches: endless.
         device: of model and batches.
+        regularizers: of the model; their own parameters are optimised, too.
     """
 
-    def __init__(self, run: Run, model: nn.Module, bare: nn.Module, batches: Batches, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        bare: nn.Module,
+        batches: Batches,
+        device: torch.device,
+        regularizers: Sequence[Regularizer] = (),
+    ) -> None:
         self.run = run
         self.bare = bare
         self.batches = batches
-        self.regularizers = [_regularizer(bare, config) for config in run.regularizers]
+        self.regularizers = list(regularizers)
         learned = [parameter for regularizer in self.regularizers for parameter in regularizer.parameters()]
         self.parameters = [*bare.parameters(), *learned]
         groups: list[dict[str, Any]] = [{"params": list(bare.parameters())}]
@@ -49,6 +58,8 @@ class LocalTrainer:
             groups.append({"params": learned, "weight_decay": 0.0})
         self.optimizer = optimizers.build(run.optimizer, groups)
         self.model = torch.compile(model) if run.train.compile else model
+        own = [list(module.parameters(recurse=False)) for module in bare.modules()]
+        self._layers = [layer for layer in own if layer]
         self._device_type = device.type
         self._accumulate = run.train.grad_accum_steps
         self._seen = 0
@@ -71,6 +82,9 @@ class LocalTrainer:
             last = turn == self._accumulate - 1
             with self._apart() if not last else contextlib.nullcontext():
                 self._accumulate_gradient(inputs, targets)
+        if self.run.train.clip_layers is not None:
+            for layer in self._layers:
+                nn.utils.clip_grad_norm_(layer, self.run.train.clip_layers)
         if self.run.train.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.run.train.clip)
         self.optimizer.step()
@@ -152,9 +166,3 @@ def steps_of(run: Run, batches: Batches) -> int:
         return run.train.steps
     assert run.train.epochs is not None
     return max(1, round(run.train.epochs * batches.steps_per_epoch / run.train.grad_accum_steps))
-
-
-def _regularizer(model: nn.Module, config: Any) -> Regularizer:
-    kind = REGULARIZERS.get(config.name)
-    given = config.options("name") if isinstance(config, Custom) else options(config)
-    return kind(model, **given)

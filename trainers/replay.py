@@ -19,6 +19,7 @@ from gossip.methods.fully_sync import FullySync
 from gossip.moves import Array, Merge, Move, Row, State
 from gossip.replay import Replay, Trace, read
 from trainers import data as datasets
+from trainers import regularization
 from trainers.data.base import Data
 from trainers.local import LocalTrainer, initial_model, own_batches
 from trainers.run_directory import RunDirectory
@@ -45,7 +46,8 @@ def _rerun(run: Run, traces: list[Trace], where: Path) -> Replay:
     if any(trace.events and trace.events[0]["step"] > 0 for trace in traces):
         raise ValueError(f"{where}: got a run that went on from a checkpoint, expected one that began at step 0")
     averages_gradients = issubclass(METHODS.get(run.exchange.method), FullySync)
-    if averages_gradients and (getattr(run.optimizer, "name", None) != "sgd" or run.train.clip is not None):
+    clipped = run.train.clip is not None or run.train.clip_layers is not None
+    if averages_gradients and (getattr(run.optimizer, "name", None) != "sgd" or clipped):
         raise ValueError(
             f"{where}: got fully_sync with an optimizer other than plain SGD, whose steps on averaged gradients are not"
             " averages of local steps; expected exchange.trace: updates"
@@ -65,9 +67,11 @@ class _Worker:
     def __init__(self, run: Run, data: Data, trace: Trace) -> None:
         device = torch.device("cpu")
         model = initial_model(run, data, device)
-        self.flat = Flat(model)
+        regularizers = regularization.build(run, model, data)
+        self.flat = Flat(regularization.travelling(run, model, regularizers))
         member = Member(*trace.about["member"])
-        self._local = LocalTrainer(run, model, model, own_batches(run, data, member, trace.about["workers"]), device)
+        batches = own_batches(run, data, member, trace.about["workers"])
+        self._local = LocalTrainer(run, model, model, batches, device, regularizers)
         self._generator = torch.get_rng_state()
 
     def step(self, step: int) -> None:

@@ -32,6 +32,9 @@ class Train(Config):
         sampling: `independent`: every worker draws from the whole set; `sharded`: each epoch split among them.
         threads: compute threads of a worker on the CPU.
         clip: largest norm of the gradient, or none.
+        clip_layers: largest norm of the gradient of each layer, its weight and bias together, or none; before `clip`.
+        exchange_regularizer_state: whether moving averages of regularizers are exchanged like weights; else each worker
+            keeps its own. Parameters that a regularizer learns always travel.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -43,6 +46,8 @@ class Train(Config):
     sampling: Literal["independent", "sharded"] = "independent"
     threads: int = Field(default=1, ge=1)
     clip: float | None = Field(default=None, gt=0)
+    clip_layers: float | None = Field(default=None, gt=0)
+    exchange_regularizer_state: bool = False
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -23,6 +23,7 @@ from gossip.mass import TOTAL
 from gossip.methods.collective import Collective
 from gossip.publication import Published
 from trainers import data as datasets
+from trainers import regularization
 from trainers.checkpoints import Checkpoints
 from trainers.evaluation import ConsensusModel, Score
 from trainers.files import write_atomically
@@ -73,15 +74,17 @@ class Worker:
             torch.cuda.set_device(device)
         self.data = datasets.build(run.data, device=device)
         model = initial_model(run, self.data, device)
+        regularizers = regularization.build(run, model, self.data)
+        together = regularization.travelling(run, model, regularizers)
         self.exchange = gossip.build(
-            run.exchange.method, model, job=job, seed=run.seed, **options(run.exchange, "method")
+            run.exchange.method, together, job=job, seed=run.seed, **options(run.exchange, "method")
         )
         if (trace := getattr(run.exchange, "trace", "off")) != "off":
             self.exchange.record(directory.traces, updates=trace == "updates")
         seat, generation = self.exchange.me
-        self._consensus = ConsensusModel(model)
+        self._consensus = ConsensusModel(together)
         batches = own_batches(run, self.data, self.exchange.me, job.workers)
-        self.local = LocalTrainer(run, self.exchange.wrap(model), model, batches, device)
+        self.local = LocalTrainer(run, self.exchange.wrap(model), model, batches, device, regularizers)
         self.checkpoints = Checkpoints(directory.checkpoints, seat)
         view = directory.tensorboard if run.run.tensorboard else None
         self._metrics = Metrics(directory.worker(seat) / "metrics.jsonl", view and view / f"worker-{seat}")

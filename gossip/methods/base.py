@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -58,7 +58,8 @@ class Exchange(ABC):
     """One worker's side of an exchange method.
 
     Args:
-        model: moved to its device already; its tensors become views of one vector.
+        model: moved to its device already; its tensors become views of one vector. Modules behind it in a sequence
+            travel with it.
         job: this worker's place; taken from the environment (torchrun, or `gosgd train`) by default.
         seed: of the method's own random choices.
         options: the method's options, see its Config.
@@ -73,7 +74,9 @@ class Exchange(ABC):
     rejoins: ClassVar[bool] = False
     """Whether a restarted worker gets its weights from its peers rather than from a checkpoint."""
 
-    def __init__(self, model: nn.Module, *, job: Job | None = None, seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, model: nn.Module | Sequence[nn.Module], *, job: Job | None = None, seed: int = 0, **options: Any
+    ) -> None:
         self.options = self.Options.of(**options)
         self.seed = seed
         self.job = Job.from_environment() if job is None else job
@@ -83,6 +86,7 @@ class Exchange(ABC):
             self.job.abort()
             raise
         self.flat = Flat(model)
+        first, *self._beside = [model] if isinstance(model, nn.Module) else model
         self.transport = SharedMemory(
             self.job.directory,
             self.job.rank,
@@ -107,7 +111,7 @@ class Exchange(ABC):
                 self.start()
 
         # A function, not a method: whoever copies the model must not copy the exchange with it.
-        self._first = model.register_forward_pre_hook(start_before_training)
+        self._first = first.register_forward_pre_hook(start_before_training)
 
     @classmethod
     def variant(cls, options: MethodConfig) -> type[Exchange]:

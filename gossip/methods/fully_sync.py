@@ -23,6 +23,18 @@ _OWN_BUFFERS: dict[str, Any] = {
 }
 
 
+class _Together(nn.Module):
+    """A model, with modules whose parameters its forward pass or its loss uses."""
+
+    def __init__(self, model: nn.Module, beside: list[nn.Module]) -> None:
+        super().__init__()
+        self.model = model
+        self.beside = nn.ModuleList(beside)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.model(*inputs, **options)
+
+
 class FullySyncConfig(MethodConfig):
     """Options of `fully_sync`."""
 
@@ -37,12 +49,13 @@ class FullySync(Collective):
     _wrapped = False
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model in DDP; alone, the model itself."""
+        """The model in DDP, with what travels beside it; alone, the model itself."""
         self._wrapped = True
         self.meet()
         if self.job.workers == 1:
             return model
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, **_OWN_BUFFERS)
+        whole = _Together(model, self._beside) if self._beside else model
+        return DistributedDataParallel(whole, gradient_as_bucket_view=True, **_OWN_BUFFERS)
 
     def step(self) -> None:
         """Count the step and average the buffers; the gradients met in the backward pass.
