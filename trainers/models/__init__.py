@@ -1,4 +1,4 @@
-"""Models by name, each sized from the data's shape, and the user's own; imports configs only from the other packages.
+"""Models by name, each sized from the data's shape, and the user's own; imports configs and regularizers only.
 
 Importing this package registers every model.
 """
@@ -13,6 +13,7 @@ from configs.base import Custom, check_call, import_callable
 from trainers.models.alexnet import AlexNetConfig
 from trainers.models.base import MODELS, ModelConfig, Shape, check_data
 from trainers.models.cnn import CnnConfig
+from trainers.models.heads import MaxPlusMin, with_classifier
 from trainers.models.inception import InceptionConfig
 from trainers.models.layers import MaxMin
 from trainers.models.lenet import LeNetConfig
@@ -36,7 +37,7 @@ def build(config: ModelConfig | Custom, shape: Shape, classes: int) -> nn.Module
     """
     if isinstance(config, ModelConfig):
         check_data(shape, classes)
-        builder = MODELS.get(config.name)
+        builder = with_classifier(MODELS.get(config.name))
         if config.activation == "maxmin" and config.match_parameters:
             config = matched(builder, config, shape, classes)
         return builder(config, shape, classes)
@@ -63,6 +64,7 @@ __all__ = [
     "InceptionConfig",
     "LeNetConfig",
     "MaxMin",
+    "MaxPlusMin",
     "MlpConfig",
     "ModelConfig",
     "Shape",

@@ -18,6 +18,7 @@ Shape = tuple[int, ...]
 Builder = Callable[[Any, Shape, int], nn.Module]
 Activation = Literal["relu", "maxmin", "elu", "leaky_relu", "selu"]
 Normalization = Literal["none", "batch", "layer", "group"]
+Classifier = Literal["linear", "factored", "weldon"]
 Count = Annotated[int, Field(ge=1)]
 
 MODELS: Registry[Builder] = Registry("model")
@@ -33,6 +34,8 @@ class ModelConfig(Config):
         dropout: probability of dropping an input of each of the last two linear layers (`wide_resnet`: between the
             two convolutions of a block); the data itself is never dropped. Under `selu` it is alpha dropout.
         width: factor on the channels and units of every hidden layer.
+        classifier: `linear`; `factored`, whose weights are learned as U diag(s) Vᵀ (for `reve`); or `weldon`, a 1×1
+            convolution with max+min pooling in place of average pooling and all fully connected layers.
         match_parameters: under `maxmin`, choose a smaller width with the parameter count of the relu model of `width`.
     """
 
@@ -43,6 +46,7 @@ class ModelConfig(Config):
     normalization: Normalization = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
     width: float = Field(1.0, gt=0)
+    classifier: Classifier = "linear"
     match_parameters: bool = True
 
     def units(self, nominal: int) -> int:
