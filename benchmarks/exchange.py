@@ -115,7 +115,7 @@ class Worker:
         """One round of a variant, at the same time as every other worker."""
         loop = self._loops["gossip" if variant in RATES else variant]
         if variant in RATES:
-            self._gossip.options = self._gossip.options.model_copy(update={"rho": RATES[variant]})
+            self._gossip.rho = RATES[variant]
         before, began = self._gossip.outbox.counters.received, self._gossip.steps
         timing = timed(loop.step, warm_up, steps, self._signs, self._rank, variant in COLLECTIVE)
         merged = self._gossip.outbox.counters.received - before

@@ -43,10 +43,11 @@ class Adaptive:
 
     Attributes:
         wandered: e of this worker.
+        rho: may be changed at any time.
     """
 
     def __init__(self, rho: float, generator: random.Random) -> None:
-        self._rho = rho
+        self.rho = rho
         self._generator = generator
         self._credit = generator.random()
         self._usual = 1.0
@@ -55,7 +56,7 @@ class Adaptive:
     def step(self) -> bool:
         """A local step was made; whether a message can be afforded now."""
         self.wandered += 1.0
-        self._credit = min(self._credit + self._rho, _PATIENCE + 1.0)
+        self._credit = min(self._credit + self.rho, _PATIENCE + 1.0)
         return self._credit >= 1.0
 
     def merged(self, weight: float, theirs: float) -> None:

@@ -22,14 +22,18 @@ class AtRandom:
         rho: probability.
         choose: whom to send to.
         generator: of chance.
+
+    Attributes:
+        rho: may be changed at any time.
     """
 
     def __init__(self, outbox: Outbox, rho: float, choose: Chooser, generator: random.Random) -> None:
-        self._outbox, self._rho, self._choose, self._generator = outbox, rho, choose, generator
+        self.rho = rho
+        self._outbox, self._choose, self._generator = outbox, choose, generator
 
     def after_step(self, step: int, write: Write) -> None:
         """Push or not."""
-        if self._generator.random() >= self._rho:
+        if self._generator.random() >= self.rho:
             return
         outbox = self._outbox
         peers = {peer.member.seat: peer for peer in outbox.choosable(step)}
@@ -56,6 +60,15 @@ class WhereItHelps:
     def __init__(self, outbox: Outbox, rho: float, generator: random.Random) -> None:
         self._outbox = outbox
         self._adaptive = Adaptive(rho, generator)
+
+    @property
+    def rho(self) -> float:
+        """Messages per step; may be changed at any time."""
+        return self._adaptive.rho
+
+    @rho.setter
+    def rho(self, rho: float) -> None:
+        self._adaptive.rho = rho
 
     def after_step(self, step: int, write: Write) -> None:
         """Push or not."""

@@ -72,6 +72,7 @@ class Supervisor:
                 step = self._progress.step()
         finally:
             job.remove()
+            plan.directory.let_go()
             for number, handler in self._before.items():
                 signal.signal(number, handler)
         return self._report(step)

@@ -48,6 +48,7 @@ class RunDirectory:
         self.final = self.path / "final"
         self.summary = self.final / "summary.json"
         self._earlier: tuple[int, int] | None = None
+        self._lock: int | None = None
 
     def check(self, resume: bool) -> None:
         """Refuse to write over another run.
@@ -82,14 +83,21 @@ class RunDirectory:
         self._earlier = self._stamp()
 
     def _hold(self) -> None:
-        """Keep other jobs out for as long as this process lives, whichever way it ends."""
-        self._lock = (self.path / "lock").open("w")
+        """Keep other jobs out until `let_go`, or until this process ends, whichever way."""
+        self._lock = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self.let_go()
             raise ValueError(
                 f"run.dir: got {self.path}, in which another job is running; expected a directory of its own"
             ) from None
+
+    def let_go(self) -> None:
+        """Let another job in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def read_summary(self) -> dict[str, Any] | None:
         """The final figures, or None before the run that this object prepared has written its own."""

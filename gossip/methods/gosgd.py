@@ -85,6 +85,16 @@ class GoSGD(Exchange):
         self._interrupted: Callable[[], bool] = lambda: False
 
     @property
+    def rho(self) -> float:
+        """Messages per local step; may be changed while training, within 0 to 1."""
+        return self._sender.rho
+
+    @rho.setter
+    def rho(self, rho: float) -> None:
+        self.options = self.Options.of(**{**self.options.model_dump(), "rho": rho})
+        self._sender.rho = rho
+
+    @property
     def mass(self) -> int:
         """Shares this worker holds out of `gossip.mass.TOTAL`."""
         return self.outbox.mass

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from support.remote import RemoteError
 from support.workers import Team
 
 pytestmark = pytest.mark.timeout(60)
@@ -61,4 +62,18 @@ def test_an_own_chooser_decides(team):
     assert received[0] == 0
     assert received[2] > 20, "from both others"
     assert received[1] > 10, "from the last"
+    job.ask("close")
+
+
+@pytest.mark.parametrize("peers", ["uniform", "adaptive"])
+def test_the_rate_may_be_changed_while_training(team, peers):
+    job = team("gosgd", 2, {"rho": 0.0, "peers": peers})
+    job.ask("start")
+    job.ask("steps", 50, 0.0)
+    assert [one["sent"] for one in job.ask("stats")] == [0, 0]
+    job.ask("change_rate", 0.5)
+    job.ask("steps", 200, 0.0, 0.0005)
+    assert min(one["sent"] for one in job.ask("stats")) > 40
+    with pytest.raises(RemoteError, match="rho: got 2"):
+        job.workers[0].ask("change_rate", 2.0)
     job.ask("close")

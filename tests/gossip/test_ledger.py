@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(60)
 SEATS = 3
 
 
-def ignore(slot, weight, step):
+def ignore(slot, weight, step, letter):
     pass
 
 
@@ -42,7 +42,7 @@ class Job:
         outbox = self.outboxes[seat]
         peer = next((peer for peer in outbox.peers if peer.member.seat == to), None)
         shares = outbox.mass if whole else outbox.mass // 2
-        return peer is not None and outbox.push(peer, shares, 1, lambda slot: None)
+        return peer is not None and outbox.push(peer, shares, 1, lambda slot, letter: None)
 
     def restart(self, seat: int) -> None:
         self.meeting.kill(self.outboxes[seat].transport.me)

@@ -56,7 +56,7 @@ def test_a_resumed_job_that_stops_at_a_total_counts_what_was_made_before(job):
     again = time.time()
     assert main([*total, "train.steps=60"]) == 0
     assert 120 <= summary_of(job)["steps_total"] < 140
-    assert min(line["step"] for line in lines(job / "run/workers/0/metrics.jsonl") if line["time"] > again) > 30
+    assert min(line["step"] for line in lines(job / "run/workers/0/metrics.jsonl") if line["time"] > again) > 10
 
 
 def test_a_killed_worker_is_restarted_alone_and_rejoins(job, capsys):

@@ -143,6 +143,9 @@ class Worker:
             self.exchange.outbox.expects(peer) for peer in self.exchange.outbox.peers if peer.member.seat == seat
         )
 
+    def change_rate(self, rho: float) -> None:
+        self.exchange.rho = rho
+
     def attend(self) -> None:
         """Read the mail without a step."""
         self.exchange._attend()

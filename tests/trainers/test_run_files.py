@@ -9,10 +9,12 @@ import sys
 import pytest
 import torch
 
+from configs import load
 from trainers.checkpoints import KEPT, Checkpoints
 from trainers.files import write_atomically
 from trainers.metrics import Metrics, flatten
 from trainers.run_directory import RunDirectory
+from trainers.schema import Run
 
 
 def state(value: float, step: int = 0) -> dict:
@@ -145,3 +147,19 @@ def test_a_directory_with_something_in_it_is_refused_without_resume(tmp_path):
     directory.check(resume=True)
     with pytest.raises(ValueError, match="which is a file"):
         RunDirectory(directory.path / "notes.txt").check(resume=True)
+
+
+def test_a_run_directory_belongs_to_one_job_at_a_time(tmp_path):
+    loaded = load("digits", [], Run)
+    directory = RunDirectory(tmp_path / "run")
+    directory.prepare(loaded, workers=1)
+    again = (
+        "import sys; from configs import load; from trainers.run_directory import RunDirectory; "
+        "from trainers.schema import Run; RunDirectory(sys.argv[1]).prepare(load('digits', [], Run), workers=1)"
+    )
+    command = [sys.executable, "-c", again, str(tmp_path / "run")]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert "in which another job is running; expected a directory of its own" in refused.stderr
+    directory.let_go()
+    assert subprocess.run(command, timeout=60).returncode == 0
