@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from configs import load
 from gossip.flat import Flat
 from trainers import data as datasets
+from trainers import regularization
 from trainers.data.base import Data
 from trainers.local import initial_model
 from trainers.run_directory import RunDirectory
@@ -59,9 +60,10 @@ def earlier_weights(finished: Finished, directory: RunDirectory) -> list[tuple[i
 
     Checkpoints that cannot be read, or are of another model, are left out.
     """
-    first = initial_model(finished.run, finished.data, torch.device("cpu"))
+    run = finished.run
+    first = initial_model(run, finished.data, torch.device("cpu"))
     found = {0: {name: tensor.clone() for name, tensor in first.state_dict().items()}}
-    flat = Flat(first)
+    flat = Flat(regularization.travelling(run, first, regularization.build(run, first, finished.data)))
     folders = sorted(directory.checkpoints.glob("worker-*"), key=lambda path: path.name)
     for path in sorted(folders[0].glob("step-*.pt")) if folders else []:
         step = int("".join(re.findall(r"\d+", path.stem)) or 0)

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from configs import dump, load
+from gossip.flat import Flat
 from launch.cli import main
 from trainers import data as datasets
+from trainers import regularization
 from trainers.local import initial_model
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run
@@ -22,22 +24,29 @@ data: {name: digits, batch_size: 32}
 model: {name: mlp, hidden: [16, 8]}
 optimizer: {name: sgd, lr: 0.1}
 exchange: {method: none}
+regularizers: [{name: vcl}]
 train: {steps: 60}
 """
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """The directory of a run that has ended, with one checkpoint."""
+    """The directory of a run that has ended, with one checkpoint that is whole and one that is not."""
     directory = RunDirectory(tmp_path / "run")
     directory.final.mkdir(parents=True)
     (tmp_path / "job.yaml").write_text(CONFIG)
     run = load(tmp_path / "job.yaml", [], Run).config
     directory.resolved.write_text(dump(run))
-    model = initial_model(run, datasets.build(run.data), torch.device("cpu"))
+    data = datasets.build(run.data)
+    model = initial_model(run, data, torch.device("cpu"))
+    flat = Flat(regularization.travelling(run, model, regularization.build(run, model, data)))
+    folder = directory.checkpoints / "worker-0"
+    folder.mkdir(parents=True)
+    torch.save({"fingerprint": flat.fingerprint, "vector": flat.vector}, folder / "step-000000030.pt")
+    (folder / "step-000000040.pt").write_bytes(b"rubbish")
     with torch.no_grad():
         model.head.hidden1.layer.weight += 0.1
-    save_file(dict(model.state_dict()), directory.final / "model.safetensors")
+    save_file({name: t.clone() for name, t in model.state_dict().items()}, directory.final / "model.safetensors")
     directory.summary.write_text(json.dumps({"steps": 60}))
     return directory.path
 
@@ -56,7 +65,7 @@ def test_it_prints_a_table_and_writes_figures_and_pictures(finished, capsys):
     assert list(found["layers"]) == ["head.hidden1.layer", "head.hidden2.layer", "Z"]
     assert found["samples"] == 100 and found["steps"] == 60 and 0 <= found["accuracy"] <= 1
     assert [row["layer"] for row in found["binary"]] == ["head.hidden1.activation", "head.hidden2.activation"]
-    assert {point["step"] for point in found["information"]} == {0, 60}
+    assert {point["step"] for point in found["information"]} == {0, 30, 60}
     assert all(name in said for name in ("VECA", "head.hidden2.layer", "binary in place of", "I(T;Y)"))
     for name in ("modes.png", "information.png"):
         assert (finished / "analysis" / name).read_bytes().startswith(b"\x89PNG")
