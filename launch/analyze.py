@@ -24,7 +24,7 @@ from regularizers.analysis.edm import edm_loss, group_means
 from regularizers.analysis.information import InformationPlane, plot_plane
 from regularizers.analysis.modes import fit_modes, plot_modes
 from regularizers.analysis.veca import veca
-from regularizers.layers import Layers, is_head, linear_layers, named_layers, preactivation_layers, probe
+from regularizers.layers import Layers, linear_layers, named_layers, preactivation_layers, probe
 from regularizers.row_space import row_space
 from trainers.evaluation import evaluate
 from trainers.files import write_atomically
@@ -33,7 +33,7 @@ from trainers.run_directory import RunDirectory
 
 PARTS = ("scores", "modes", "binary", "information")
 GROUPS = 8
-ROWS = 20_000
+ROWS = 5_000
 """Samples kept of a layer for its modes: positions of a convolution are samples."""
 APART = 2.0
 
@@ -123,8 +123,10 @@ def first(batches: Iterator[Batch] | Any, samples: int) -> Iterator[Batch]:
 
 def projected(model: nn.Module, batches: Sequence[Batch]) -> Tensor | None:
     """Z: the representation before the classifier, projected onto the row space of its weights; None without one."""
-    name, head = list(linear_layers(model).items())[-1]
-    if not (is_head(head) and isinstance(head, nn.Linear)):
+    layers = linear_layers(model)
+    name = next(reversed(layers), "")
+    head = layers.get(name)
+    if not isinstance(head, nn.Linear):
         return None
     basis = row_space(head.weight.detach())
     inputs = [call[0] for x, _ in batches for call in probe(model, {name: head}, x)[name]]

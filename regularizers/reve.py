@@ -122,7 +122,6 @@ class Reve(Regularizer):
 
     Options = ReveConfig
     options: ReveConfig
-    basis: Tensor
 
     def __init__(self, model: nn.Module, *, example_inputs: Tensor | None = None, **options: Any) -> None:
         super().__init__(model, example_inputs=example_inputs, **options)
@@ -134,8 +133,7 @@ class Reve(Regularizer):
             others = {name: layer for name, layer in linear_layers(model).items() if layer is not head}
             self._lookouts = [layer.register_forward_hook(self._notice(name, layer)) for name, layer in others.items()]
             self._handles += self._lookouts
-        if self.options.refresh > 1:
-            self.register_buffer("basis", row_space(_affine(head)[0].detach()))
+        self._basis: Tensor | None = None  # no buffer: the mean of several workers' bases would be none
 
     def find(self, model: nn.Module) -> Layers:
         """The classifier: the last linear layer, or the one that is named.
@@ -198,7 +196,7 @@ class Reve(Regularizer):
             z = h + scale * torch.randn(options.draws, *h.shape, dtype=h.dtype, device=h.device)
         else:
             # Noise in the row space has the law of projected noise, with C numbers a draw in place of D.
-            basis = self._basis(head).to(h.dtype)
+            basis = self._row_space(head).to(h)
             inside = h @ basis
             noise = torch.randn(options.draws, *inside.shape, dtype=h.dtype, device=h.device)
             z = (inside + scale * noise) @ basis.mT
@@ -212,26 +210,24 @@ class Reve(Regularizer):
             pooling=options.pooling if h.dim() > 2 else "none",
         )
 
-    def _basis(self, head: nn.Module) -> Tensor:
+    def _row_space(self, head: nn.Module) -> Tensor:
         if isinstance(head, FactoredLinear):
             return head.right.detach()
-        if self.options.refresh == 1:
-            return row_space(_affine(head)[0].detach())
-        if self._batches % self.options.refresh == 0:
-            self.basis.copy_(row_space(_affine(head)[0].detach()))
-        return self.basis
+        if self._basis is None or self._batches % self.options.refresh == 0:
+            self._basis = row_space(_affine(head)[0].detach())
+        return self._basis
 
     def update(self) -> None:
         """Count the batches towards the next decomposition."""
         self._batches += 1
 
-    def get_extra_state(self) -> dict[str, int]:
-        """Batches seen, for the checkpoint."""
-        return {"batches": self._batches}
+    def get_extra_state(self) -> dict[str, Any]:
+        """Batches seen, and the basis that is in use, for the checkpoint."""
+        return {"batches": self._batches, "basis": self._basis if self.options.refresh > 1 else None}
 
-    def set_extra_state(self, state: dict[str, int]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_extra_state` gave."""
-        self._batches = state["batches"]
+        self._batches, self._basis = state["batches"], state["basis"]
 
 
 def _affine(head: nn.Module) -> tuple[Tensor, Tensor | None]:

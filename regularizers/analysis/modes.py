@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regularizers.densities import gaussian_log_density
 
-ITERATIONS = 60
+ITERATIONS = 40
 _FLOOR = 1e-6
 _GRID = 256
 _COLUMNS = 6

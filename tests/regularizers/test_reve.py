@@ -222,7 +222,7 @@ def test_the_basis_is_refreshed_every_n_batches_and_kept_in_the_state():
     for _ in range(5):
         model(x)
         reve(y)
-        bases.append(reve.basis.clone())
+        bases.append(reve._basis)
         with torch.no_grad():
             model[2].weight.add_(torch.randn(C, D))
     assert bases[0].equal(bases[2]) and not bases[2].equal(bases[3]) and bases[3].equal(bases[4])
@@ -240,11 +240,9 @@ def test_the_basis_is_refreshed_every_n_batches_and_kept_in_the_state():
 def test_evaluation_adds_nothing_and_changes_nothing():
     model = network().eval()
     reve = Reve(model, refresh=2)
-    before = reve.state_dict()
     model(torch.randn(K, 5))
     assert reve(torch.zeros(K, dtype=torch.long)) == 0
-    assert all(torch.equal(value, before[name]) for name, value in reve.state_dict().items() if name == "basis")
-    assert reve.state_dict()["_extra_state"] == {"batches": 0}
+    assert reve.state_dict() == {"_extra_state": {"batches": 0, "basis": None}}
 
 
 def test_half_precision_and_compilation_give_the_same_loss():
