@@ -17,7 +17,6 @@ from torch.utils.hooks import RemovableHandle
 
 from configs.base import Annotated, Config, Registry
 from regularizers.layers import Layers, factors, named_layers, preactivation_layers
-from regularizers.tap import Tapped
 
 REGULARIZERS: Registry[type[Regularizer]] = Registry("regularizer")
 _CHECKED_EVERY = 50
@@ -85,26 +84,21 @@ class Regularizer(nn.Module):
         return hook
 
     def _see(self, name: str, layer: nn.Module) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if module is not layer:
-                return None  # a copy's
+                return  # a copy's
             if not (module.training and torch.is_grad_enabled()):
                 self._looked_away = True
-                return None
+                return
             if not isinstance(output, Tensor):
                 raise ValueError(f"got a {type(output).__name__} from layer {name!r}, expected a tensor; name another")
             if torch.compiler.is_compiling():  # what is seen here is looked at outside of the compiled graph
                 self._unread.append((name, inputs, output.clone()))
-                return None
+                return
             with torch.autocast(output.device.type, enabled=False):
-                found = self.observe(name, inputs, output)
-            self._keep(name, found)
-            return found.output if isinstance(found, Tapped) else None
+                self._seen.setdefault(name, []).append(self.observe(name, inputs, output))
 
         return hook
-
-    def _keep(self, name: str, found: Any) -> None:
-        self._seen.setdefault(name, []).append(found.kept if isinstance(found, Tapped) else found)
 
     def scale(self, layer: str, output: Tensor) -> float:
         """What the layer's loss will be multiplied with, for gradients that are computed beforehand; never 0."""
@@ -118,9 +112,6 @@ class Regularizer(nn.Module):
             layer: its name.
             inputs: of the call.
             output: of the call; what follows in the model may change it in place.
-
-        Returns:
-            What to keep, or `Tapped` with another output for the model to go on with.
         """
         return output
 
@@ -149,7 +140,7 @@ class Regularizer(nn.Module):
         """
         with torch.autocast(targets.device.type, enabled=False):
             for name, inputs, output in self._unread:
-                self._keep(name, self.observe(name, inputs, output))
+                self._seen.setdefault(name, []).append(self.observe(name, inputs, output))
         self._unread = []
         seen, self._seen = self._seen, {}
         if not seen:

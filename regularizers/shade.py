@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from regularizers.base import REGULARIZERS, Regularizer, RegularizerConfig
 from regularizers.fused import Fused
 from regularizers.layers import home, key, probe, width
-from regularizers.tap import Tapped, tap
+from regularizers.tap import tap
 
 Form = Literal["exp", "sigmoid"]
 Reduction = Literal["mean", "sum"]
@@ -165,7 +165,7 @@ class Shade(Regularizer):
         """The moving averages of a layer, each of its neurons' shape; views, not copies."""
         return Averages(*self.get_buffer(key(layer)))
 
-    def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Tapped:
+    def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[Tensor, Tensor, int]:
         """The sums over samples of one call, the loss among them with its gradient."""
         state = self.get_buffer(key(layer))
         samples = self._samples(layer, output.detach(), state)
@@ -174,8 +174,7 @@ class Shade(Regularizer):
         scale = self.scale(layer, output) / (count if self.options.reduction == "mean" else 1)
         with torch.no_grad():
             total, gradient, sums = _measured_in_parts(samples, mu0, mu1, scale, self.options.form)
-        onwards, loss = tap(output, total, gradient.reshape(output.shape), scale=scale)
-        return Tapped(onwards, (loss, sums, count))
+        return tap(output, total, gradient.reshape(output.shape), scale=scale), sums, count
 
     def _samples(self, layer: str, output: Tensor, state: Tensor) -> Tensor:
         """The output as [K, D] or [K, C, positions]."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regularizers.base import REGULARIZERS, Regularizer, RegularizerConfig
 from regularizers.layers import home, key, probe
-from regularizers.tap import Tapped, tap
+from regularizers.tap import tap
 
 FLOOR = 1e-3
 """Smallest beta, which keeps the ratio of the variances of a unit at rest finite."""
@@ -47,8 +47,13 @@ def vcl_loss(x: Tensor, beta: Tensor, n: int) -> Tensor:
     """
     if n < 2 or 2 * n > len(x):
         raise ValueError(f"got a batch of {len(x)} and n = {n}, expected n of at least 2 and a batch of at least 2n")
-    first, second = x[:n].var(0), x[n : 2 * n].var(0)
+    first, second = _variance(x[:n]), _variance(x[n : 2 * n])
     return (1 - first / (second + beta)).square().mean()
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Unbiased, over the first dimension; `Tensor.var` takes ten times as long where that is short."""
+    return (x - x.mean(0)).square().sum(0) / (len(x) - 1)
 
 
 @REGULARIZERS.register(VarianceConstancyConfig)
@@ -102,7 +107,7 @@ class VarianceConstancy(Regularizer):
             )
         return found
 
-    def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Tapped:
+    def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[Tensor, int]:
         """The loss of one call with its gradients, from 2n of its samples, and how many units it has."""
         self._enough(output)
         beta = self.beta(layer, output)
@@ -113,8 +118,7 @@ class VarianceConstancy(Regularizer):
             rows.requires_grad_()
             loss = vcl_loss(rows, beta, self.options.n)
             of_rows, of_beta = torch.autograd.grad(loss, (rows, beta))
-        onwards, value = tap(output, loss.detach(), of_rows.to(output.dtype), beta, of_beta)
-        return Tapped(onwards, (value, beta.numel()))
+        return tap(output, loss.detach(), of_rows.to(output.dtype), beta, of_beta), beta.numel()
 
     def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
         """The mean over the units of each layer; a layer that was called twice has twice as many."""
