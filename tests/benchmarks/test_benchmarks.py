@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, curves, exchange, report, runs, slow_worker, stopped_workers, trainer
+from benchmarks import accuracy, curves, exchange, regularizers, report, runs, slow_worker, stopped_workers, trainer
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_S = 30.0
@@ -45,6 +45,16 @@ def test_trainer_is_compared_with_the_loop_by_hand(tmp_path, capsys):
     assert len(found["hand_s"]) == len(found["trainer_s"]) == 2
     assert "learning rate" in found["parts_s"]
     assert "samples/s" in capsys.readouterr().out
+
+
+def test_regularizers_are_timed_in_turns_with_the_plain_step(tmp_path, capsys):
+    regularizers.main(["--quick", "--json", str(tmp_path / "out.json")])
+    document = written(tmp_path / "out.json")
+    found = document["results"]["200k"]
+    assert {"plain", "shade", "vcl", "reve", "batch normalisation"} <= found["steps_s"].keys()
+    assert all(len(steps) == 2 for steps in found["steps_s"].values())
+    assert min(found["kept"]["shade"], found["kept"]["vcl"]) > found["kept"]["plain"]
+    assert "kept, MB more" in capsys.readouterr().out
 
 
 def test_slow_worker_shows_gossip_and_fully_sync_in_both_conditions(tmp_path, capsys):

@@ -25,6 +25,17 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict([*model.named_parameters(), *model.named_buffers()])
 
 
+def test_modules_travel_together_with_all_parameters_in_front():
+    first, second = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), nn.BatchNorm1d(5)
+    flat = Flat([first, second])
+    with torch.no_grad():
+        flat.vector[: flat.weights] = 7
+    assert all((parameter == 7).all() for module in (first, second) for parameter in module.parameters())
+    assert (second.running_var == 1).all()
+    flat.check(everything=True)
+    assert Flat([nn.Linear(3, 4)]).fingerprint == Flat(nn.Linear(3, 4)).fingerprint
+
+
 def test_every_floating_tensor_is_a_view_and_keeps_its_values():
     model = convolutional()
     before = {name: tensor.clone() for name, tensor in tensors(model).items()}

@@ -40,6 +40,18 @@ FILES = {
         OWN.replace("{name: 'parts:linear'}", "{name: vgg16}"),
         r"bad\.yaml:3: model: .*vgg16.* got samples of shape \(4,\), expected images",
     ),
+    "a negative weight of a regularizer": (
+        CONFIG + "regularizers:\n  - {name: shade, weight: -1}\n",
+        r"bad\.yaml:10: regularizers\[?\.?0\]?\.weight: got -1, expected .*0",
+    ),
+    "a batch too small for the variance constancy loss": (
+        CONFIG + "regularizers: [{name: vcl, n: 20}]\n",
+        r"bad\.yaml:9: regularizers: got a batch of 32 and n = 20, expected a batch of at least 2n = 40",
+    ),
+    "a pattern that fits no layer": (
+        CONFIG + "regularizers: [{name: shade, layers: ['features.*']}]\n",
+        r"bad\.yaml:9: regularizers: got layer pattern 'features\.\*', which fits no layer; expected one",
+    ),
     "a part that cannot be imported": (
         CONFIG.replace("{name: mlp, hidden: [16]}", "{name: 'nowhere:Model'}"),
         r"bad\.yaml: model: cannot import 'nowhere'",

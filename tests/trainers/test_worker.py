@@ -160,6 +160,20 @@ def test_mixed_precision_and_clipping_train_too(tmp_path):
     assert model.weight.dtype == torch.float32
 
 
+def test_the_gradient_of_each_layer_is_clipped_on_its_own(tmp_path):
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(32, 6), torch.randint(0, 3, (32,))
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[2].weight.mul_(10)
+    run = run_of(tmp_path, "train.clip_layers=0.05", "optimizer={name: sgd, lr: 1.0}")
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    LocalTrainer(run, model, model, Fixed(inputs, targets, 32), torch.device("cpu")).step(0)
+    moved = [(new.detach() - old).square().sum() for new, old in zip(model.parameters(), before, strict=True)]
+    for weight, bias in (moved[:2], moved[2:]):
+        assert float((weight + bias).sqrt()) == pytest.approx(0.05, rel=1e-4)
+
+
 def test_epochs_become_steps(tmp_path):
     batches = Fixed(torch.zeros(32, 6), torch.zeros(32, dtype=torch.long), 8)
     run = run_of(tmp_path, "train={epochs: 2.5}")
