@@ -23,7 +23,7 @@ from launch.seat import Seat
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _POLL_S = 0.05
-_INTERRUPT_S = 2.5
+_INTERRUPT_S = 2.0
 _FAILURE_S = 10.0
 _BACK_OFF_S = 8.0
 _LAST_LINES = 12

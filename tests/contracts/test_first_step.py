@@ -20,7 +20,7 @@ def team():
         one.end()
 
 
-@pytest.mark.parametrize(("method", "options"), [("persyn", {"tau": 1}), ("gosgd", {"rho": 0.0}), ("fully_sync", {})])
+@pytest.mark.parametrize(("method", "options"), [("persyn", {"tau": 1}), ("gosgd", {"rho": 0.0})])
 def test_every_workers_first_local_step_counts(team, method, options):
     job = team(method, 2, options, spread=1.0)
     begun = job.vectors()

@@ -38,8 +38,7 @@ def replayed(folder):
     return replay
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("kind", ["mlp", "batch_norm"])
+@pytest.mark.parametrize(("name", "kind"), [*((name, "batch_norm") for name in METHODS), ("gosgd", "mlp")])
 def test_three_live_workers_end_where_their_matrices_say(team, tmp_path, name, kind):
     method, options = METHODS[name]
     job = team(method, 3, options, kind=kind, spread=1.0, trace=tmp_path)

@@ -15,27 +15,28 @@ def train(job, trace, *changes):
     return f"{job}/{trace}"
 
 
-def test_stored_updates_and_recorded_events_both_lead_to_the_final_weights(job, capsys):
-    for trace, most in (("updates", 1e-5), ("events", 0.0)):
-        where = train(job, trace)
-        capsys.readouterr()
-        assert main(["replay", where, "--json"]) == 0
-        figures = json.loads(capsys.readouterr().out)
-        assert [one["member"] for one in sorted(figures["workers"], key=lambda one: one["member"])] == ["0.0", "1.0"]
-        assert figures["largest_relative"] <= most, "gossip is repeated to the bit" if trace == "events" else ""
-        assert figures["moves"]["update"] == 60
-        assert figures["moves"]["push"] == figures["moves"]["merge"] > 5
+def test_recorded_events_lead_to_the_final_weights_exactly(job, capsys):
+    where = train(job, "events")
+    capsys.readouterr()
     assert main(["replay", where]) == 0
     assert "largest relative deviation 0.0e+00, tolerance 1e-05" in capsys.readouterr().out
 
 
-def test_a_trace_that_was_tampered_with_ends_somewhere_else(job, capsys):
+def test_stored_updates_lead_to_the_final_weights_unless_the_trace_was_tampered_with(job, capsys):
     where = train(job, "updates")
-    path = job / "updates" / "trace" / "0-0.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    first = next(line for line in lines if line["do"] == "merge")
-    first["weight"] = 1 - first["weight"] / 2
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    assert main(["replay", where, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert [one["member"] for one in sorted(figures["workers"], key=lambda one: one["member"])] == ["0.0", "1.0"]
+    assert figures["largest_relative"] <= 1e-5
+    assert figures["moves"]["update"] == 60
+    assert figures["moves"]["push"] == figures["moves"]["merge"] > 5
+    for path in (job / "updates" / "trace").glob("*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            if line["do"] == "merge":
+                line["weight"] *= 0.8
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(["replay", where]) == 1
     assert "the run did not do what its trace says" in capsys.readouterr().err
 
@@ -50,13 +51,10 @@ def test_gradients_that_were_averaged_can_be_trained_again_with_plain_sgd_only(j
     assert "expected exchange.trace: updates" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("where", "complaint"),
-    [("nowhere", r"got nowhere without config.resolved.yaml, expected a run directory"), ("plain", "without traces")],
-)
-def test_what_cannot_be_replayed_is_named(job, capsys, where, complaint):
-    if where == "plain":
-        assert main(["train", "small.yaml", "train.steps=2", "run.dir=plain"]) == 0
-    capsys.readouterr()
-    assert main(["replay", where]) == 2
-    assert complaint in capsys.readouterr().err
+def test_what_cannot_be_replayed_is_named(job, capsys):
+    assert main(["replay", "nowhere"]) == 2
+    assert "got nowhere without config.resolved.yaml, expected a run directory" in capsys.readouterr().err
+    (job / "plain").mkdir()
+    (job / "small.yaml").rename(job / "plain" / "config.resolved.yaml")
+    assert main(["replay", "plain"]) == 2
+    assert "without traces" in capsys.readouterr().err

@@ -49,16 +49,6 @@ def test_ctrl_c_ends_all_within_three_seconds_and_the_run_can_be_resumed(job, ca
     assert min(line["step"] for line in lines(job / "run/workers/0/metrics.jsonl") if line["time"] > again) > step
 
 
-def test_a_resumed_job_that_stops_at_a_total_counts_what_was_made_before(job):
-    total = ["train", "small.yaml", "train.stop=total", run_dir(job), "--resume", "auto"]
-    assert main([*total, "train.steps=40"]) == 0
-    assert 80 <= summary_of(job)["steps_total"] < 100
-    again = time.time()
-    assert main([*total, "train.steps=60"]) == 0
-    assert 120 <= summary_of(job)["steps_total"] < 140
-    assert min(line["step"] for line in lines(job / "run/workers/0/metrics.jsonl") if line["time"] > again) > 10
-
-
 def test_a_killed_worker_is_restarted_alone_and_rejoins(job, capsys):
     def kill() -> None:
         until(lambda: made(0) > 20 and made(1) > 20)

@@ -42,6 +42,7 @@ def train(folder: Path, *overrides: str, resume: bool = False) -> RunDirectory:
     directory.check(resume)
     directory.prepare(loaded, workers=1)
     train_worker(loaded.config, directory, Job.from_environment(), resume)
+    directory.let_go()
     return directory
 
 
@@ -81,6 +82,14 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, method)
     expected, got = (load_file(one.final / "model.safetensors") for one in (whole, parts))
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_resumed_job_that_stops_at_a_total_counts_what_was_made_before(tmp_path):
+    train(tmp_path / "run", "train.stop=total", "train.steps=25")
+    directory = train(tmp_path / "run", "train.stop=total", "train.steps=40", resume=True)
+    summary = json.loads(directory.summary.read_text())
+    assert (summary["steps"], summary["steps_total"]) == (40, 40)
+    assert summary["samples_per_second"] * summary["seconds"] == pytest.approx(15 * 32, rel=1e-3)
 
 
 def test_another_seed_gives_other_weights(tmp_path):
