@@ -1,6 +1,7 @@
 """The comparisons of regularizers and activations run at a tiny size, go on where they stopped, and count rightly."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -73,3 +74,20 @@ def test_layers_are_clipped_weight_and_bias_together():
 def test_paired_differences_have_a_spread():
     assert arms.paired([0.1, 0.3])["stdev"] == pytest.approx(0.1414, abs=1e-4)
     assert arms.points(arms.paired([0.1, 0.3])) == "+20.0 ± 14.1" and arms.points(arms.paired([0.1])) == "+10.0"
+
+
+@pytest.mark.parametrize(("peak", "tried"), [(1e-2, 3), (1.0, 5), (1e-5, 6)])
+def test_the_search_for_a_weight_goes_on_while_the_best_is_at_the_edge(peak, tried):
+    def validated(weight):
+        return {"weight": weight, "accuracy": -abs(math.log10(weight) - math.log10(peak))}
+
+    weight, rows = small_sample.choose([1e-1, 1e-2, 1e-3], validated)
+    assert weight == pytest.approx(peak)
+    assert len(rows) == tried
+
+
+def test_the_search_for_a_weight_ends_where_training_diverges():
+    def validated(weight):
+        return {"weight": weight, "accuracy": weight, "diverged": True}
+
+    assert small_sample.choose([1e-1, 1e-2], validated)[0] == 1e-1
