@@ -10,12 +10,14 @@ import json
 import logging
 import signal
 import time
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing import SignalException
 
 from gossip.directory import JobDirectory
+from launch.budget import Budget
 from launch.errors import DONE, MISTAKE, RunFailedError, said, say
 from launch.plan import Plan
 from launch.progress import Progress, table
@@ -25,8 +27,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _POLL_S = 0.05
 _INTERRUPT_S = 2.0
 _FAILURE_S = 10.0
-_BACK_OFF_S = 8.0
 _LAST_LINES = 12
+
+EachTurn = Callable[[Sequence[Seat], JobDirectory], None]
 
 
 class Supervisor:
@@ -34,10 +37,14 @@ class Supervisor:
 
     Args:
         plan: of the job.
+        each_turn: called every few hundredths of a second with the workers' seats and where they meet.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, each_turn: EachTurn | None = None) -> None:
         self.plan = plan
+        self._each_turn = each_turn
+        self._budgets: dict[str, Budget] = {}
+        self._given_up: list[Seat] = []
         self._interrupted = 0
         self._signals = 0
 
@@ -54,7 +61,7 @@ class Supervisor:
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         plan = self.plan
-        job = JobDirectory.create(plan.seats, plan.workers)
+        job = self._job = JobDirectory.create(plan.seats, plan.workers)
         try:
             plan.directory.prepare(plan.loaded, plan.workers)
             self._workers = [Seat(rank, plan, job) for rank in range(plan.workers)]
@@ -93,11 +100,15 @@ class Supervisor:
             self._interrupt(stop.sigval, None)
         finally:  # starting a context installs handlers that raise
             self._listen()
+        self._budget(seat).started(time.monotonic())
         if seat.attempt:
             self._event("restart", seat)
 
+    def _budget(self, seat: Seat) -> Budget:
+        return self._budgets.setdefault(seat.name, Budget(self.plan.run.run.restarts))
+
     def _watch(self) -> None:
-        while not all(seat.done for seat in self._workers):
+        while not self._over():
             for seat in self._seats:
                 if not (seat.done or seat.running or self._interrupted) and time.monotonic() >= seat.due:
                     self._start(seat)
@@ -110,8 +121,20 @@ class Supervisor:
             if failures := [(seat, code) for seat, code in ended if code]:
                 self._judge(failures)
             self._progress.update()
+            if self._each_turn is not None:
+                self._each_turn(self._workers, self._job)
             time.sleep(_POLL_S)
         self._stop(_FAILURE_S)  # a server, which ends by itself when all workers have left
+
+    def _over(self) -> bool:
+        """Whether nobody is to be waited for; where nobody wrote the end of the job, one goes on from what is left."""
+        if not all(seat.done for seat in self._workers):
+            return False
+        if self._given_up and self.plan.directory.read_summary() is None:
+            seat = self._given_up.pop()
+            seat.done, seat.due = False, time.monotonic()
+            self._progress.say(f"nobody is left who could end the job; {seat.name} is started again")
+        return all(seat.done for seat in self._workers)
 
     def _judge(self, failures: list[tuple[Seat, int]]) -> None:
         """Decide what failures mean for the job: the end, or a restart."""
@@ -136,19 +159,18 @@ class Supervisor:
 
     def _restart(self, seat: Seat, code: int) -> None:
         """Let a worker be started again, unless there is nobody to join any more or it has failed too often."""
-        restarts = self.plan.run.run.restarts
-        if self.plan.method.rejoins and not self.plan.serving and self._progress.ending():
+        alone = not any(other.running for other in self._workers)
+        if self.plan.method.rejoins and not self.plan.serving and self._progress.ending() and not alone:
             seat.done = True
+            self._given_up.append(seat)
             self._progress.say(f"{seat.name} {_cause(code)} while the job was ending; it is not restarted")
-        elif seat.attempt >= restarts:
-            raise self._failed(seat, code, f"its {restarts} restarts (run.restarts) are used up")
-        else:
-            delay = min(_BACK_OFF_S, 2.0 ** (seat.attempt - 1)) if seat.attempt else 0.0
-            seat.due = time.monotonic() + delay
-            self._progress.say(
-                f"{seat.name} {_cause(code)}; restart {seat.attempt + 1} of {restarts}"
-                + (f" in {delay:.0f} s" if delay else "")
-            )
+            return
+        budget, now = self._budget(seat), time.monotonic()
+        delay = budget.failed(now)
+        if delay is None:
+            raise self._failed(seat, code, f"its {self.plan.run.run.restarts} restarts (run.restarts) are used up")
+        seat.due = now + delay
+        self._progress.say(f"{seat.name} {_cause(code)}; {budget.used}" + (f" in {delay:.0f} s" if delay else ""))
 
     def _failed(self, seat: Seat, code: int, why: str) -> RunFailedError:
         assert seat.logs is not None

@@ -65,7 +65,7 @@ class RunOptions(Config):
         dir: the run directory; runs/NAME by default.
         workers: how many to start, unless the command line says so.
         max_workers: seats: how many can be alive at once.
-        restarts: how often a worker that died is started again.
+        restarts: how often in a row a worker that died is started again; one that has lived for a minute is forgiven.
         log_every: steps between lines of metrics.
         checkpoint_every: steps between checkpoints of a worker; 0 for the end only.
         eval_every: steps between evaluations of the consensus model; 0 for the end only.
