@@ -41,10 +41,11 @@ def depart(outbox: Outbox, step: int, write: Write, merge: Merge) -> bool | None
 
 def _heir(outbox: Outbox) -> Peer | None:
     lowest = min(outbox.peers, key=lambda peer: peer.member)
-    staying = [peer for peer in outbox.peers if peer.state() in (State.JOINING, State.ACTIVE)]
+    reached = outbox.reached()
+    staying = [peer for peer in reached if peer.state() in (State.JOINING, State.ACTIVE)]
     if staying:
         return min(staying, key=lambda peer: peer.member)
-    return lowest if lowest.member < outbox.transport.me else None
+    return lowest if lowest in reached and lowest.member < outbox.transport.me else None
 
 
 def inherit(outbox: Outbox, founders: int) -> int:
@@ -54,10 +55,12 @@ def inherit(outbox: Outbox, founders: int) -> int:
     claim passes on only when its holder is dead.
 
     Returns:
-        The shares taken; 0 if mass is still held or on its way, or if it is not this member's turn.
+        The shares taken; 0 if mass is still held or on its way, if somebody cannot be reached who may hold it, or if
+        it is not this member's turn.
     """
     transport = outbox.transport
-    if outbox.mass or any(peer.member < transport.me for peer in outbox.peers):
+    unreachable = len(outbox.peers) - len(outbox.reached())
+    if outbox.mass or unreachable or any(peer.member < transport.me for peer in outbox.peers):
         return 0
     try:
         if not extinct(audit(transport, founders)):

@@ -81,6 +81,8 @@ class Outbox:
         """
         merged = 0
         for peer in self.peers:
+            if not self.transport.reachable(peer.member):
+                continue
             word = peer.words[peer.inbox]
             if word != peer.seen:
                 merged += self._receive(peer, word, merge)
@@ -146,12 +148,18 @@ class Outbox:
         return [peer.member for peer in gone]
 
     def choosable(self, step: int) -> list[Peer]:
-        """Peers a message may go to: active, and not silent on our last one for more than `patience` of our steps."""
+        """Peers a message may go to: active, in reach, and not silent on our last for more than `patience` steps."""
         return [
             peer
             for peer in self.peers
-            if peer.state() == State.ACTIVE and (peer.pending is None or step - peer.pending.step <= self.patience)
+            if peer.state() == State.ACTIVE
+            and self.transport.reachable(peer.member)
+            and (peer.pending is None or step - peer.pending.step <= self.patience)
         ]
+
+    def reached(self) -> list[Peer]:
+        """Peers on this side of whatever partition there is."""
+        return [peer for peer in self.peers if self.transport.reachable(peer.member)]
 
     def unread(self) -> int:
         """How many of our messages wait to be read."""
@@ -244,7 +252,7 @@ class Outbox:
 
     def _take_slot(self) -> int | None:
         if not self._free:
-            for peer in self.peers:
+            for peer in self.reached():
                 if peer.pending is not None:
                     self._acknowledged(peer, peer.pending)
         if not self._free:
@@ -256,8 +264,11 @@ class Outbox:
         return self._free.pop()
 
     def _gone(self, peer: Peer) -> bool:
-        superseded = self._known[peer.member.seat] > peer.member.generation + 1
-        return superseded or peer.state() == State.GONE or self.transport.dead(peer.member)
+        if self._known[peer.member.seat] > peer.member.generation + 1:
+            return True
+        if not self.transport.reachable(peer.member):
+            return False
+        return peer.state() == State.GONE or self.transport.dead(peer.member)
 
     def _discard(self, member: Member) -> bool:
         """Free a gone member's slots once nobody alive can still want to read one of them."""

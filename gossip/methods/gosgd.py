@@ -187,6 +187,7 @@ class GoSGD(Exchange):
                 self._newcomers.remove(peer)
             elif (
                 state == State.JOINING
+                and self.transport.reachable(peer.member)
                 and self._words[layout.STATE] == State.ACTIVE
                 and self.outbox.mass > 1
                 and not self.outbox.fed(peer)

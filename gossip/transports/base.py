@@ -53,6 +53,10 @@ class Transport(ABC):
     def dead(self, member: Member) -> bool:
         """Whether the member's process is proven to be gone. Never true of a process that can still act."""
 
+    def reachable(self, member: Member) -> bool:
+        """Whether this member's words and slots can be read now; while they cannot, nothing is known of its life."""
+        return True
+
     @abstractmethod
     def discard(self, member: Member) -> None:
         """Free the slots of a member whose mail has all been read. Harmless when somebody did so already."""

@@ -22,10 +22,14 @@ class Meeting:
 
     Args:
         seats: how many members can be alive at once.
+
+    Attributes:
+        sides: of each seat; members on different sides cannot reach each other.
     """
 
     def __init__(self, seats: int) -> None:
         self.seats = seats
+        self.sides = [0] * seats
         self._board = [0] * seats
         self._taken = [0] * seats
         self._words: dict[Member, memoryview] = {}
@@ -146,6 +150,10 @@ class InProcess(Transport):
     def dead(self, member: Member) -> bool:
         """Whether the member was declared dead, or has closed its view."""
         return self.meeting.dead(member)
+
+    def reachable(self, member: Member) -> bool:
+        """Whether the other member is on this one's side."""
+        return self.meeting.sides[member.seat] == self.meeting.sides[self.me.seat]
 
     def discard(self, member: Member) -> None:
         """Drop a member's slots."""

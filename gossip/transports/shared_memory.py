@@ -24,6 +24,22 @@ from gossip.transports.base import Transport
 _log = logging.getLogger("gosgd")
 
 
+_SIDES = "sides"
+
+
+def _map_words(path: Path, count: int, create: bool = False) -> memoryview:
+    return memoryview(map_file(path, layout.WORD * count, create)).cast("Q")
+
+
+def make_sides(directory: JobDirectory) -> memoryview:
+    """Prepare a job to be cut in parts, as a network may be; to be called before its members come.
+
+    Returns:
+        The side of each seat; members on different sides cannot reach each other.
+    """
+    return _map_words(directory.path / _SIDES, directory.seats, create=True)
+
+
 class View:
     """A job seen from outside: anybody of the same user may look, nobody notices.
 
@@ -35,7 +51,9 @@ class View:
         self.directory = directory
         self.seats = directory.seats
         self._size = layout.size(directory.seats) * layout.WORD
-        self.board = memoryview(map_file(directory.path / "board", layout.WORD * self.seats)).cast("Q")
+        self.board = _map_words(directory.path / "board", self.seats)
+        sides = directory.path / _SIDES
+        self._sides = _map_words(sides, self.seats) if sides.exists() else None
         self._words: dict[Member, memoryview] = {}
         self._probes: dict[Member, Probe | None] = {}
 
@@ -121,6 +139,11 @@ class SharedMemory(View, Transport):
         mapped[layout.DIMENSION] = dimension
         mapped[layout.FINGERPRINT] = fingerprint
         mapped[layout.STATE] = State.STARTING
+
+    def reachable(self, member: Member) -> bool:
+        """Whether no partition lies between this member and another; see make_sides."""
+        sides = self._sides
+        return sides is None or sides[member.seat] == sides[self.me.seat]
 
     def appear(self) -> None:
         """Show this member to the others; its words must say by now what it holds."""

@@ -300,3 +300,44 @@ def test_a_closed_member_counts_as_dead(cluster):
     here, there = job.found()
     there.ask("close")
     assert here.ask("bury") == [Member(1, 0)]
+
+
+def test_parts_that_cannot_reach_each_other_go_on_apart_and_meet_again(cluster):
+    job = cluster(4)
+    here, there, beyond, _ = job.found()
+    assert here.ask("push", 2)
+    job.part(0, 0, 1, 1)
+    assert here.ask("choosable") == [1]
+    assert beyond.ask("choosable") == [3]
+    assert beyond.ask("poll") == 0, "the mail is kept, not lost"
+    assert here.ask("push", 1)
+    assert there.ask("poll") == 1
+    job.kill(3)
+    assert here.ask("bury") == [], "nothing is known of the life of a member that is out of reach"
+    assert beyond.ask("bury") == [Member(3, 0)]
+    assert job.ledger().balanced
+    job.part(0, 0, 0, 0)
+    assert beyond.ask("poll") == 1
+    assert beyond.ask("read_messages") == [(0, 1)]
+    assert here.ask("bury") == [Member(3, 0)]
+    assert here.ask("choosable") == [1, 2]
+    ledger = job.ledger()
+    assert (ledger.balanced, ledger.in_flight) == (True, 0)
+    assert sum(member.ask("torn_messages") for member in (here, there, beyond)) == 0
+
+
+def test_mass_out_of_reach_is_not_issued_again(cluster):
+    """A joiner whose side holds no mass waits: the other side may hold it all."""
+    job = cluster(1, seats=2)
+    (here,) = job.found()
+    job.part(0, 1)
+    again = job.join(1)
+    again.ask("meet")
+    assert here.ask("meet") == [Member(1, 0)]
+    assert again.ask("inherit", 1) == 0
+    job.part(0, 0)
+    assert again.ask("inherit", 1) == 0
+    job.kill(0)
+    again.ask("bury")
+    assert again.ask("inherit", 1) == TOTAL
+    assert job.ledger().balanced

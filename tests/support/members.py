@@ -21,13 +21,13 @@ from torch import Tensor
 from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.layout import Member, State
-from gossip.leaving import depart
+from gossip.leaving import depart, inherit
 from gossip.ledger import audit
 from gossip.mail import Letter, Peer
 from gossip.mass import Ledger, share_out
 from gossip.outbox import Outbox
 from gossip.transports.in_process import InProcess, Meeting
-from gossip.transports.shared_memory import SharedMemory, View
+from gossip.transports.shared_memory import SharedMemory, View, make_sides
 
 
 class Actor:
@@ -170,6 +170,10 @@ class Actor:
         self.step += 1
         return depart(self.outbox, self.step, self._write, self._merge)
 
+    def inherit(self, founders: int) -> int:
+        """One attempt to take over the mass of a job that is extinct; the shares taken."""
+        return inherit(self.outbox, founders)
+
     def close(self) -> None:
         self.transport.close()
 
@@ -215,6 +219,7 @@ class Cluster:
         self.handles: list[Handle] = []
         self.members: dict[int, Handle] = {}
         self.books: Any = None
+        self.sides: Any = None
 
     def found(self, patience: int = 50) -> list[Handle]:
         """Start all founders and let them meet."""
@@ -245,6 +250,11 @@ class Cluster:
         """How many slots of a member take up memory."""
         raise NotImplementedError
 
+    def part(self, *sides: int) -> None:
+        """Cut the job: members whose seats are on different sides cannot reach each other."""
+        for seat, side in enumerate(sides):
+            self.sides[seat] = side
+
     def end(self) -> None:
         """Reap everything."""
         for handle in self.handles:
@@ -268,6 +278,7 @@ class Threads(Cluster):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.books = Meeting(self.seats)
+        self.sides = self.books.sides
 
     def _run(self, *arguments: Any) -> Handle:
         return in_a_thread(Actor, self.books, *arguments)
@@ -289,6 +300,7 @@ class Processes(Cluster):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.directory = JobDirectory.create(self.seats, self.founders)
+        self.sides = make_sides(self.directory)
         self.books = View(self.directory)
 
     def _run(self, *arguments: Any) -> Handle:
