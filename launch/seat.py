@@ -36,6 +36,7 @@ class Seat:
         attempt: how often it was restarted; -1 before the first start.
         due: when it is to be started, on the monotonic clock.
         done: whether it is not to be started again.
+        began: when its present or last process was started, on the clock of `time.time`.
     """
 
     def __init__(self, rank: int | None, plan: Plan, job: JobDirectory) -> None:
@@ -44,6 +45,7 @@ class Seat:
         self.attempt = -1
         self.due = 0.0
         self.done = False
+        self.began = 0.0
         self.logs: WorkerLogs | None = None
         self._context: SubprocessContext | None = None
 
@@ -51,6 +53,11 @@ class Seat:
     def running(self) -> bool:
         """Whether it has a process, as far as the last `poll` knew."""
         return self._context is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, as far as the last `poll` knew."""
+        return None if self._context is None else self._context.pids()[0]
 
     def start(self) -> None:
         """Start its process, in a session of its own, with its output in log files of this attempt."""
@@ -72,6 +79,7 @@ class Seat:
             environment |= {"RANK": str(self.rank), "LOCAL_RANK": str(self.rank)}
             environment |= {"WORLD_SIZE": str(self._plan.workers)}
         self.attempt += 1
+        self.began = time.time()
         self.logs = WorkerLogs(directory.logs, name)
         context = start_processes(
             name=name,

@@ -10,9 +10,9 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from torch.distributed.elastic.multiprocessing import SignalException
 
@@ -29,7 +29,18 @@ _INTERRUPT_S = 2.0
 _FAILURE_S = 10.0
 _LAST_LINES = 12
 
-EachTurn = Callable[[Sequence[Seat], JobDirectory], None]
+
+class Companion(Protocol):
+    """Somebody who looks on while a job is supervised, and may meddle."""
+
+    def prepare(self, job: JobDirectory) -> None:
+        """Before the workers come."""
+
+    def turn(self, seats: Sequence[Seat]) -> None:
+        """Some twenty times a second, with the workers."""
+
+    def finish(self) -> None:
+        """Before the supervisor's own last word to the workers."""
 
 
 class Supervisor:
@@ -37,12 +48,12 @@ class Supervisor:
 
     Args:
         plan: of the job.
-        each_turn: called every few hundredths of a second with the workers' seats and where they meet.
+        companion: looks on.
     """
 
-    def __init__(self, plan: Plan, each_turn: EachTurn | None = None) -> None:
+    def __init__(self, plan: Plan, companion: Companion | None = None) -> None:
         self.plan = plan
-        self._each_turn = each_turn
+        self._companion = companion
         self._budgets: dict[str, Budget] = {}
         self._given_up: list[Seat] = []
         self._interrupted = 0
@@ -61,12 +72,14 @@ class Supervisor:
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         plan = self.plan
-        job = self._job = JobDirectory.create(plan.seats, plan.workers)
+        job = JobDirectory.create(plan.seats, plan.workers)
         try:
             plan.directory.prepare(plan.loaded, plan.workers)
             self._workers = [Seat(rank, plan, job) for rank in range(plan.workers)]
             # Looked at last: of a server and a worker that failed for want of it, both are seen at once.
             self._seats = [*self._workers, *([Seat(None, plan, job)] if plan.serving == "process" else [])]
+            if self._companion is not None:
+                self._companion.prepare(job)
             with Progress(plan, job) as self._progress:
                 self._listen()
                 try:
@@ -75,6 +88,8 @@ class Supervisor:
                     self._stop(_FAILURE_S)
                     raise
                 finally:
+                    if self._companion is not None:
+                        self._companion.finish()
                     self._stop(0.0)
                 step = self._progress.step()
         finally:
@@ -121,8 +136,8 @@ class Supervisor:
             if failures := [(seat, code) for seat, code in ended if code]:
                 self._judge(failures)
             self._progress.update()
-            if self._each_turn is not None:
-                self._each_turn(self._workers, self._job)
+            if self._companion is not None:
+                self._companion.turn(self._workers)
             time.sleep(_POLL_S)
         self._stop(_FAILURE_S)  # a server, which ends by itself when all workers have left
 
