@@ -1,299 +1,282 @@
 """Explores every interleaving of a few members that run the real protocol code, with a crash at every point.
 
-A member's program is deterministic given what its loads return, so its local state *is* that list of results. The
-explorer runs a program from its start with recorded results until it asks for one more access to shared memory, then
-chooses whose access happens next. States already seen are not expanded again, which makes the search exhaustive for
-the given programs: each load, store, proof of death and claim is one atomic step.
+A member's program is a list of operations on its `Player`. Between two operations its local state is that object,
+within one it is the object before it and what loads have returned since. The explorer runs an operation with recorded
+results until it asks for one more access to shared memory, then chooses whose access happens next: each load, store,
+proof of death and claim is one atomic step. A state is everybody's local state, who has crashed, and the memory; one
+seen already is not expanded again, so the search is exhaustive for the given programs. What nobody can influence any
+more (words of a member that has ended, one's own, words that are never written) is read without a step of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from modelled import TAPE, Access, ModelTransport, Pause, Player, Scenario, number
 
 from gossip import layout
 from gossip.layout import Member, State
 from gossip.ledger import balance
-from gossip.mail import Letter
-from gossip.mass import share_out
+from gossip.mail import Counters, Letter
+from gossip.mass import Ledger
 from gossip.outbox import Outbox
-from gossip.transports.base import Transport
-
-PAYLOAD = 2
-Access = tuple[Any, ...]
-Memory = dict[Any, int]
 
 
-class _Pause(BaseException):  # not an Exception: the code under test must not be able to swallow it
-    def __init__(self, access: Access) -> None:
-        self.access = access
+class End(NamedTuple):
+    """A member whose program is over: the mass it thinks it holds, and its outcome."""
 
-
-class Tape:
-    """Feeds recorded results to a program and stops it at the first access that has none."""
-
-    def __init__(self, results: Sequence[int]) -> None:
-        self._results = results
-        self._next = 0
-
-    def __call__(self, *access: Any) -> int:
-        if self._next == len(self._results):
-            raise _Pause(access)
-        self._next += 1
-        return self._results[self._next - 1]
-
-
-class ModelWords:
-    def __init__(self, tape: Tape, member: Member) -> None:
-        self._tape, self._member = tape, member
-
-    def __getitem__(self, index: int) -> int:
-        return self._tape("load", (self._member, index))
-
-    def __setitem__(self, index: int, value: int) -> None:
-        self._tape("store", (self._member, index), value)
-
-
-class ModelTransport(Transport):
-    """Every touch of shared memory is an access the explorer schedules."""
-
-    def __init__(self, tape: Tape, me: Member, seats: int, slots: int) -> None:
-        self.me, self.seats, self._slots, self._tape = me, seats, slots, tape
-        self.words = ModelWords(tape, me)
-
-    def generations(self) -> list[int]:
-        return [self._tape("load", ("generation", seat)) for seat in range(self.seats)]
-
-    def appear(self) -> None:
-        self._tape("store", ("generation", self.me.seat), self.me.generation + 1)
-
-    def open(self, member: Member) -> ModelWords:
-        return ModelWords(self._tape, member)
-
-    def slot(self, member: Member, index: int) -> tuple[Member, int]:
-        return member, index
-
-    def slots(self) -> int:
-        return self._slots
-
-    def grow(self) -> None:
-        self._slots += 1
-
-    def dead(self, member: Member) -> bool:
-        return bool(self._tape("dead", member))
-
-    def discard(self, member: Member) -> None:
-        self._tape("store", ("discarded", member), 1)
-
-    def claim(self, name: str) -> bool:
-        return bool(self._tape("claim", name, self.me))
-
-    def claimant(self, name: str) -> Member | None:
-        found = self._tape("load", ("claim", name))
-        return Member(*divmod(found - 1, 1 << 20)) if found else None
-
-    def close(self) -> None:
-        pass
-
-
-@dataclass
-class Player:
-    """What a program sees of its member: the outbox, and copy and merge that show a torn payload."""
-
-    outbox: Outbox
-    transport: ModelTransport
-    tape: Tape
-    letters: int = 0
-    merged: list[int] = field(default_factory=list)
-
-    def write(self, slot: tuple[Member, int], letter: Letter) -> None:
-        self.letters += 1
-        for word in range(PAYLOAD):
-            self.tape("store", ("slot", *slot, word), self.letters * 100 + self.transport.me.seat)
-
-    def merge(self, slot: tuple[Member, int], weight: float, step: int, letter: Letter) -> None:
-        values = {self.tape("load", ("slot", *slot, word)) for word in range(PAYLOAD)}
-        discarded = self.tape("load", ("discarded", slot[0]))
-        assert values == {step * 100 + slot[0].seat}, f"torn or stale payload {values} in message {step} of {slot}"
-        assert not discarded, "slots freed while mail in them was unread"
-        assert 0 < weight <= 1
-        assert letter.sender == slot[0]
-        self.merged.append(step)
-
-    def push(self, seat: int, whole: bool = False) -> bool:
-        peer = next((peer for peer in self.outbox.peers if peer.member.seat == seat), None)
-        shares = self.outbox.mass if whole else self.outbox.mass // 2
-        return peer is not None and self.outbox.push(peer, shares, self.letters + 1, self.write)
-
-
-Program = Callable[[Player], Any]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Members, what each runs, and how much may go wrong.
-
-    Attributes:
-        programs: each member's program; generation 0 of a seat below `founders` starts with its share of the mass.
-        crashes: how many members may die, each at any point.
-        mortal: the members that may die; all by default.
-        born_later: members whose program begins by appearing, with nothing, in state JOINING.
-        dead: members that have died before the search begins.
-    """
-
-    programs: dict[Member, Program]
-    founders: int
-    crashes: int = 1
-    slots: int = 2
-    mortal: frozenset[Member] | None = None
-    born_later: frozenset[Member] = frozenset()
-    dead: frozenset[Member] = frozenset()
-
-    @property
-    def seats(self) -> int:
-        return max(member.seat for member in self.programs) + 1
-
-    def genesis(self, member: Member) -> int:
-        founder = member.generation == 0 and member.seat < self.founders
-        return share_out(self.founders)[member.seat] if founder else 0
+    mass: int
+    outcome: Any
 
 
 @dataclass
 class Report:
+    """What was explored, and what `check_end` returned at the ends."""
+
     states: int = 0
     ends: int = 0
     outcomes: set[Any] = field(default_factory=set)
+
+
+class _Node(NamedTuple):
+    """A local state: results of loads since the operation at `base` began, and what comes next.
+
+    Dying after one has read something is dying before that: nobody can tell the difference, so only one is tried.
+    """
+
+    base: int
+    results: tuple[Any, ...]
+    access: Access | None
+    end: End | None
+    may_crash: bool
+
+
+_CRASHED = _OVER = -1
+_LASTING = {"store", "claim", "merge"}
 
 
 class Explorer:
     """Depth-first search over all schedules of a scenario.
 
     Args:
-        check_end: called at every state in which no living member can go on, with {member: (outbox, result)}, the
-            crashed members, and the ledger.
+        check_end: called at every state in which no living member can go on, with {member: `End`} of those that have
+            not crashed, and the ledger.
     """
 
-    def __init__(self, scenario: Scenario, check_end: Callable[..., Any] | None = None) -> None:
-        self.scenario = scenario
-        self.check_end = check_end
-        # A local state is a node in a tree of results: a number to compare, from which its list can be read back.
-        self._nodes: dict[tuple[Member, int, int], int] = {}
-        self._parents: list[tuple[int, int]] = [(-1, 0)]
-        self._steps: dict[tuple[Member, int], tuple[str, Any]] = {}
+    def __init__(self, scenario: Scenario, check_end: Callable[[dict[Member, End], Ledger], Any] | None = None) -> None:
+        self.scenario, self.check_end = scenario, check_end
+        self._members = sorted(scenario.programs)
+        self._size = layout.size(scenario.seats)
+        self._bases: dict[tuple[Member, int, bytes], int] = {}
+        self._base_list: list[tuple[Member, int, bytes]] = []
+        self._nodes: list[_Node] = []
+        self._node_ids: dict[_Node, int] = {}
+        self._children: dict[tuple[int, Any, bool], int] = {}
+        self._addresses: dict[Any, int] = {}
+        self._memories: list[tuple[int, ...]] = []
+        self._memory_ids: dict[tuple[int, ...], int] = {}
+        self._changes: dict[tuple[int, int, int], int] = {}
+        self._balanced: set[tuple[int, int]] = set()
 
-    def run(self, limit: int = 2_000_000) -> Report:
-        scenario, report = self.scenario, Report()
-        members = sorted(scenario.programs)
-        memory = self._initial(members)
-        start = (tuple(0 for _ in members), scenario.dead)
-        stack: list[tuple[Any, frozenset[Member], Memory]] = [(start[0], start[1], memory)]
-        seen = {start}
+    def run(self, limit: int = 1_000_000) -> Report:
+        scenario, members, report = self.scenario, self._members, Report()
+        places = range(len(members))
+        mortal = [scenario.mortal is None or member in scenario.mortal for member in members]
+        before = [
+            members.index(Member(member.seat, member.generation - 1)) if member.generation else -1 for member in members
+        ]
+        crashed = sum(1 << place for place in places if members[place] in scenario.dead)
+        most = len(scenario.dead) + scenario.crashes
+        local = tuple(
+            _CRASHED if member in scenario.dead else self._go_on(member, 0, self._player(member)) for member in members
+        )
+        stack = [(local, crashed, self._start())]
+        seen = set(stack)
         while stack:
-            logs, crashed, memory = stack.pop()
+            local, crashed, memory = stack.pop()
             report.states += 1
             assert report.states < limit, "scenario too large to exhaust"
-            live = [m for m in members if m not in crashed]
-            steps = {m: self._step(m, logs[members.index(m)]) for m in live}
-            movable = [m for m in live if steps[m][0] == "access" and self._born(m, memory)]
+            nodes = [self._nodes[node] if node != _CRASHED else None for node in local]
+            running = [node is not None and node.access is not None for node in nodes]
+            may_crash = crashed.bit_count() < most
+            fragile = [may_crash and mortal[place] and nodes[place] is not None for place in places]
+            born = [place for place in places if before[place] < 0 or crashed >> before[place] & 1]
+            movable = [place for place in born if running[place]]
             if not movable:
                 report.ends += 1
                 if self.check_end:
-                    ends = {m: steps[m][1] for m in live if steps[m][0] == "done"}
-                    report.outcomes.add(self.check_end(ends, crashed, memory, self))
+                    ends = {members[p]: node.end for p, node in enumerate(nodes) if node and node.end}
+                    report.outcomes.add(self.check_end(ends, self._ledger(memory, crashed)))
+                continue
             following = []
-            alone = next((m for m in movable if self._independent(m, steps[m][1], crashed)), None)
-            movable = movable if alone is None else [alone]
-            for member in movable:
-                changed, result = self._perform(steps[member][1], memory, crashed)
-                place = members.index(member)
-                node = self._child(member, logs[place], result)
-                following.append(((*logs[:place], node, *logs[place + 1 :]), crashed, changed))
-            if len(crashed) < len(scenario.dead) + scenario.crashes and alone is None:
-                for member in movable:
-                    if scenario.mortal is None or member in scenario.mortal:
-                        following.append((logs, crashed | {member}, {**memory, ("reaped", member): 1}))
+            for place in movable:
+                result = self._foregone(place, nodes[place].access, memory, crashed, running, fragile)
+                if result is not None:
+                    following = [(self._moved(local, place, result, nodes[place].may_crash), crashed, memory)]
+                    break
+            else:
+                for place in movable:
+                    for result, changed in self._perform(nodes[place].access, memory, crashed):
+                        lasting = nodes[place].access[0] in _LASTING
+                        following.append((self._moved(local, place, result, lasting), crashed, changed))
+                for place in born:
+                    if fragile[place] and nodes[place].may_crash:
+                        following.append(
+                            ((*local[:place], _CRASHED, *local[place + 1 :]), crashed | 1 << place, memory)
+                        )
             for state in following:
-                if state[:2] not in seen:
-                    seen.add(state[:2])
-                    if state[2] is not memory:
-                        ledger = self.ledger(state[2], state[1])
-                        assert ledger.balanced, f"mass out of balance: {ledger}"
+                if state not in seen:
+                    seen.add(state)
+                    self._check(state[2], state[1])
                     stack.append(state)
         return report
 
-    @staticmethod
-    def _independent(member: Member, access: Access, crashed: frozenset[Member]) -> bool:
-        """A load that nobody else can influence any more: of one's own words, or of a dead member's.
+    def _foregone(self, place: int, access: Access, memory: int, crashed: int, running: Any, fragile: Any) -> Any:
+        """The result of an access whose result none of the others can influence any more; None if they can."""
+        kind = access[0]
+        if kind == "dead":
+            of = self._members.index(access[1])
+            return None if fragile[of] else crashed >> of & 1
+        if kind != "load":
+            return None
+        owner = access[1][0]
+        if owner == "slot":
+            of = self._members.index(access[1][1])
+            return None if running[of] and of != place else self._value(memory, access[1])
+        if isinstance(owner, Member):
+            of = self._members.index(owner)
+            return None if running[of] else self._memories[memory][of * self._size : (of + 1) * self._size]
+        if owner == "generation":
+            last = max(member.generation for member in self._members if member.seat == access[1][1])
+            value = self._value(memory, access[1])
+            return value if value == last + 1 else None
+        return None
 
-        It commutes with everything the others may do, so it is taken at once instead of in every possible order.
-        """
-        kind, target = access[:2]
-        return kind == "load" and isinstance(target[0], Member) and (target[0] == member or target[0] in crashed)
+    def _perform(self, access: Access, memory: int, crashed: int) -> list[tuple[Any, int]]:
+        kind = access[0]
+        if kind == "load":
+            return [(self._value(memory, access[1]), memory)]
+        if kind == "store":
+            return [(0, self._changed(memory, access[1], access[2]))]
+        if kind == "dead":
+            return [(crashed >> self._members.index(access[1]) & 1, memory)]
+        if kind == "choose":
+            return [(0, memory), (1, memory)]
+        if kind == "merge":
+            return [(0, self._merged(memory, crashed, *access[1:]))]
+        assert kind == "claim"
+        if self._value(memory, access[1]):
+            return [(0, memory)]
+        return [(1, self._changed(memory, access[1], access[2]))]
 
-    def ledger(self, memory: Memory, crashed: frozenset[Member]) -> Any:
-        size = layout.size(self.scenario.seats)
-        born = [m for m in self.scenario.programs if self._born(m, memory)]
-        words = {m: [memory.get((m, index), 0) for index in range(size)] for m in born}
-        alive = {m for m in born if m not in crashed and words[m][layout.STATE] != State.GONE}
+    def _merged(self, memory: int, crashed: int, letter: Letter, by: Member) -> int:
+        """Note who merged a message. Twice is allowed if the first died with it before it said that it had read it."""
+        assert not self._value(memory, ("discarded", letter.sender)), "slots freed while mail in them was unread"
+        earlier = self._value(memory, ("merged", letter))
+        if earlier:
+            first = Member(*divmod(earlier - 1, 1 << 20))
+            receipt = layout.receipt(self.scenario.seats, letter.sender.seat) + layout.ACKNOWLEDGED
+            said = self._value(memory, (first, receipt)) & ~layout.FLAG
+            read = said >= layout.pack(letter.sequence, letter.sender.generation)
+            died = crashed >> self._members.index(first) & 1 and first == letter.receiver and not read
+            assert died, f"message {letter} was merged twice, by {first} and by {by}"
+        return self._changed(memory, ("merged", letter), number(by))
+
+    def _check(self, memory: int, crashed: int) -> None:
+        if (memory, crashed) not in self._balanced:
+            self._balanced.add((memory, crashed))
+            ledger = self._ledger(memory, crashed)
+            assert ledger.balanced, f"mass out of balance: {ledger}"
+
+    def _ledger(self, memory: int, crashed: int) -> Ledger:
+        words, alive, values = {}, set(), self._memories[memory]
+        for place, member in enumerate(self._members):
+            before = Member(member.seat, member.generation - 1)
+            if before in self._members and not crashed >> self._members.index(before) & 1:
+                continue
+            words[member] = values[place * self._size : (place + 1) * self._size]
+            if not crashed >> place & 1 and words[member][layout.STATE] != State.GONE:
+                alive.add(member)
         return balance(words, alive, self.scenario.seats, self.scenario.founders)
 
-    def _born(self, member: Member, memory: Memory) -> bool:
-        predecessor = Member(member.seat, member.generation - 1)
-        if predecessor in self.scenario.programs:  # a supervisor starts a successor only after it reaped the process
-            return bool(memory.get(("reaped", predecessor), 0))
-        return True
-
-    def _initial(self, members: list[Member]) -> Memory:
-        memory: Memory = {}
-        for member in members:
-            memory[(member, layout.GENESIS)] = self.scenario.genesis(member)
+    def _start(self) -> int:
+        values = [0] * (len(self._members) * self._size)
+        for place, member in enumerate(self._members):
+            for index in range(self._size):
+                self._addresses[(member, index)] = place * self._size + index
+            for index, value in self.scenario.initial(member).items():
+                values[place * self._size + index] = value
+        memory = self._remember(tuple(values))
+        for member in self._members:
             if member not in self.scenario.born_later:
-                memory[(member, layout.STATE)] = State.ACTIVE
-                memory[("generation", member.seat)] = member.generation + 1
-            else:
-                memory[(member, layout.STATE)] = State.JOINING
-        return memory | {("reaped", member): 1 for member in self.scenario.dead}
+                memory = self._changed(memory, ("generation", member.seat), member.generation + 1)
+        return memory
 
-    def _child(self, member: Member, node: int, result: int) -> int:
-        key = (member, node, result)
-        if key not in self._nodes:
-            self._nodes[key] = len(self._parents)
-            self._parents.append((node, result))
-        return self._nodes[key]
+    def _value(self, memory: int, address: Any) -> int:
+        values, index = self._memories[memory], self._addresses.get(address)
+        return values[index] if index is not None and index < len(values) else 0
 
-    def _results(self, node: int) -> list[int]:
-        results = []
-        while node:
-            node, result = self._parents[node]
-            results.append(result)
-        return results[::-1]
+    def _changed(self, memory: int, address: Any, value: int) -> int:
+        index = self._addresses.setdefault(address, len(self._addresses))
+        key = (memory, index, value)
+        if key not in self._changes:
+            values = list(self._memories[memory])
+            values += [0] * (index + 1 - len(values))
+            values[index] = value
+            self._changes[key] = self._remember(tuple(values))
+        return self._changes[key]
 
-    def _step(self, member: Member, node: int) -> tuple[str, Any]:
-        key = (member, node)
-        if key not in self._steps:
-            tape = Tape(self._results(node))
-            transport = ModelTransport(tape, member, self.scenario.seats, self.scenario.slots)
-            outbox = Outbox(transport, self.scenario.genesis(member))
-            player = Player(outbox, transport, tape)
+    def _remember(self, values: tuple[int, ...]) -> int:
+        if values not in self._memory_ids:
+            self._memory_ids[values] = len(self._memories)
+            self._memories.append(values)
+        return self._memory_ids[values]
+
+    def _player(self, member: Member) -> Player:
+        transport = ModelTransport(self.scenario, member)
+        return Player(Outbox(transport, self.scenario.genesis(member)), transport)
+
+    def _moved(self, local: tuple[int, ...], place: int, result: Any, may_crash: bool) -> tuple[int, ...]:
+        key = (local[place], result, may_crash)
+        if key not in self._children:
+            node = self._nodes[local[place]]
+            member, operation, player = self._base_list[node.base]
+            self._children[key] = self._go_on(
+                member, operation, pickle.loads(player), node.base, (*node.results, result), may_crash
+            )
+        return (*local[:place], self._children[key], *local[place + 1 :])
+
+    def _go_on(
+        self,
+        member: Member,
+        operation: int,
+        player: Player,
+        base: int | None = None,
+        results: tuple[Any, ...] = (),
+        may_crash: bool = True,
+    ) -> int:
+        """Run a member's program up to its next access; the number of the local state that this is."""
+        program, outcome = self.scenario.programs[member], None
+        while not isinstance(outcome, str) and operation < len(program):
+            if base is None:
+                player.outbox.counters = Counters()  # they decide nothing
+                key = (member, operation, pickle.dumps(player))
+                base = self._bases.setdefault(key, len(self._bases))
+                if base == len(self._base_list):
+                    self._base_list.append(key)
+            TAPE.begin(results)
             try:
-                result = self.scenario.programs[member](player)
-                self._steps[key] = ("done", (outbox.mass, tuple(player.merged), result))
-            except _Pause as pause:
-                self._steps[key] = ("access", pause.access)
-        return self._steps[key]
+                outcome = program[operation](player)
+            except Pause as pause:
+                return self._numbered(_Node(base, results, pause.access, None, may_crash))
+            operation, base, results = operation + 1, None, ()
+        return self._numbered(_Node(_OVER, (), None, End(player.outbox.mass, outcome), may_crash))
 
-    @staticmethod
-    def _perform(access: Access, memory: Memory, crashed: frozenset[Member]) -> tuple[Memory, int]:
-        kind, target = access[:2]
-        if kind == "load":
-            return memory, memory.get(target, 0)
-        if kind == "store":
-            return {**memory, target: access[2]}, 0
-        if kind == "dead":
-            return memory, int(target in crashed)
-        assert kind == "claim"
-        if ("claim", target) in memory:
-            return memory, 0
-        seat, generation = access[2]
-        return {**memory, ("claim", target): (seat << 20) + generation + 1}, 1
+    def _numbered(self, node: _Node) -> int:
+        if node not in self._node_ids:
+            self._node_ids[node] = len(self._nodes)
+            self._nodes.append(node)
+        return self._node_ids[node]
