@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from launch.errors import MISTAKE
 
 NOT_RESUMED = "never"
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,3 +37,15 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
         metavar="auto|never|DIR",
         help="go on from the newest checkpoints of the run directory (auto) or of another one (DIR)",
     )
+
+
+def duration(text: str) -> float:
+    """Seconds, from `90`, `90s`, `1.5m` or `2h`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a time such as 30s, 10m or 1.5h")
+    return float(match[1]) * _UNITS[match[2]]

@@ -24,6 +24,7 @@ ROWS: list[Row] = [
     ("explain", "show what a job's exchange does and costs", commands.add_explain, commands.explain),
     ("replay", "rebuild a recorded run as a product of matrices", commands.add_replay, commands.replay),
     ("analyze", "look into the layers of a run's final model", commands.add_analyze, commands.analyze),
+    ("chaos", "kill, stop and cut off workers of a job, and see what it costs", commands.add_chaos, commands.chaos),
     ("consensus", "consensus error of each method against theory", commands.add_consensus, commands.consensus),
     ("recipes", "list the recipes that come along, or copy one", commands.add_recipes, commands.recipes),
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs import dump, recipe_path
 from configs import recipes as recipe_names
-from launch.arguments import add_config, add_resume
+from launch.arguments import add_config, add_resume, duration
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +109,38 @@ def add_analyze(parser: argparse.ArgumentParser) -> None:
 def analyze(given: argparse.Namespace) -> int:
     """Measure what the layers of a run's final model hold."""
     from launch.analyze import run
+
+    return run(given)
+
+
+def add_chaos(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd chaos`."""
+    parser.epilog = (
+        "examples:\n"
+        "  gosgd chaos digits --workers 4 --duration 1m --kill-every 10s\n"
+        "  gosgd chaos job.yaml --duration 10m --kill-every 20s --stop-every 30s --stop-for 5s --partition-every 2m\n"
+        "\n"
+        "The job runs twice, undisturbed and under faults, with as many steps as fill the time. chaos.json and\n"
+        "chaos.png go to the output directory, each run to a folder there."
+    )
+    add_config(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes (default: run.workers)")
+    parser.add_argument("--duration", type=duration, default=60.0, metavar="T", help="of each run (default: 1m)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of a worker, instead of measuring the pace first")
+    parser.add_argument("--kill-every", type=duration, default=0.0, metavar="T", help="SIGKILL to some worker")
+    parser.add_argument("--stop-every", type=duration, default=0.0, metavar="T", help="SIGSTOP to some worker")
+    parser.add_argument("--stop-for", type=duration, default=5.0, metavar="T", help="until SIGCONT (default: 5s)")
+    parser.add_argument("--several-every", type=duration, default=0.0, metavar="T", help="kill several at once")
+    parser.add_argument("--several", type=int, default=2, metavar="N", help="how many those are (default: 2)")
+    parser.add_argument("--partition-every", type=duration, default=0.0, metavar="T", help="cut half the workers off")
+    parser.add_argument("--partition-for", type=duration, default=5.0, metavar="T", help="(default: 5s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the schedule (default: 0)")
+    parser.add_argument("--out", metavar="DIR", help="a new directory (default: runs/NAME-chaos)")
+
+
+def chaos(given: argparse.Namespace) -> int:
+    """Run a job under faults and report what they cost."""
+    from launch.chaos import run
 
     return run(given)
 
