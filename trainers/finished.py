@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from configs import load
 from gossip.flat import Flat
 from trainers import data as datasets
 from trainers import regularization
+from trainers.checkpoint_file import read
 from trainers.data.base import Data
 from trainers.local import initial_model
 from trainers.run_directory import RunDirectory
@@ -65,15 +65,12 @@ def earlier_weights(finished: Finished, directory: RunDirectory) -> list[tuple[i
     found = {0: {name: tensor.clone() for name, tensor in first.state_dict().items()}}
     flat = Flat(regularization.travelling(run, first, regularization.build(run, first, finished.data)))
     folders = sorted(directory.checkpoints.glob("worker-*"), key=lambda path: path.name)
-    for path in sorted(folders[0].glob("step-*.pt")) if folders else []:
-        step = int("".join(re.findall(r"\d+", path.stem)) or 0)
+    for path in sorted(folders[0].glob("step-*.safetensors")) if folders else []:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["fingerprint"] != flat.fingerprint:
-                continue
-            flat.vector.copy_(state["vector"])
-        except Exception:  # whatever random bytes make the reader say
+            about, state = read(path)
+        except ValueError:
             continue
-        if 0 < step < finished.steps:
-            found[step] = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+        if about.fingerprint == flat.fingerprint and 0 < about.step < finished.steps:
+            flat.vector.copy_(state["vector"])
+            found[about.step] = {name: tensor.clone() for name, tensor in first.state_dict().items()}
     return sorted(found.items(), key=lambda item: item[0])

@@ -133,9 +133,16 @@ class LocalTrainer:
             "generator": torch.get_rng_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
+        """Go on from what `state_dict` gave.
+
+        Args:
+            optimizer: whether its state is of the same kind of optimizer; of another kind it starts empty.
+        """
+        if optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+        else:
+            _log.warning("the checkpoint is of another optimizer: its state starts empty")
         for regularizer, saved in zip(self.regularizers, state["regularizers"], strict=True):
             regularizer.load_state_dict(saved)
         if state["batches"]["steps_per_epoch"] == self.batches.state_dict()["steps_per_epoch"]:

@@ -1,19 +1,25 @@
-"""Metrics as JSON lines, the truth, and as tensorboard scalars, a view of it. Imports nothing of this project."""
+"""Metrics as JSON lines, the truth, and as tensorboard scalars, a view of it. Imports configs.files."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.files import append, open_to_append
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+_log = logging.getLogger("gosgd")
+
 
 class Metrics:
-    """Appends lines of figures to one file.
+    """Appends lines of figures to one file. A disk that is full costs lines, never the run.
 
     Args:
         path: of the JSON-lines file; a resumed run goes on in it.
@@ -21,28 +27,45 @@ class Metrics:
     """
 
     def __init__(self, path: Path, tensorboard: Path | None) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._path = path
+        self._file = open_to_append(path)
+        self._lost = 0
         self._tensorboard = tensorboard
         self._writer: SummaryWriter | None = None
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
-        """One line: the step, the time in seconds since 1970, and the figures; numbers also go to tensorboard."""
-        line = {"step": step, "time": time.time(), **figures}
-        os.write(self._file, (json.dumps(line) + "\n").encode())  # one append: lines of two writers never mix
-        if self._tensorboard is None:
-            return
-        if self._writer is None:  # imported at the first line: it takes longer than torch's other parts together
-            from torch.utils.tensorboard import SummaryWriter
+        """One line: the step, the time in seconds since 1970, and the figures; numbers also go to tensorboard.
 
-            self._writer = SummaryWriter(str(self._tensorboard), flush_secs=10)
-        for name, value in flatten(figures).items():
-            self._writer.add_scalar(name, value, step, walltime=line["time"])
+        The first line after some that could not be written says how many (`lines_lost`).
+        """
+        line = {"step": step, "time": time.time(), **figures, **({"lines_lost": self._lost} if self._lost else {})}
+        if append(self._file, (json.dumps(line) + "\n").encode()):
+            self._lost = 0
+        else:
+            self._lost += 1
+            if self._lost == 1:
+                _log.warning("%s: metrics of step %d not written, training goes on", self._path, step)
+        if self._tensorboard is not None:
+            self._view(step, flatten(figures), line["time"])
+
+    def _view(self, step: int, figures: dict[str, float], now: float) -> None:
+        try:
+            if self._writer is None:  # imported at the first line: it takes longer than torch's other parts together
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(self._tensorboard), flush_secs=10)
+            for name, value in figures.items():
+                self._writer.add_scalar(name, value, step, walltime=now)
+        except OSError as error:
+            _log.warning("%s: the tensorboard view ends at step %d: %s", self._tensorboard, step, error)
+            self._tensorboard = None
 
     def close(self) -> None:
         """Flush both."""
         os.close(self._file)
-        if self._writer is not None:
-            self._writer.close()
+        if self._writer is not None and self._tensorboard is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
 
 def flatten(figures: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -1,12 +1,14 @@
-"""Where a run keeps what it writes. Imports configs.
+"""Where a run keeps what it writes. Imports configs and gossip.directory. What is made here is its user's alone.
 
 config.yaml  config.resolved.yaml  env.json      what was asked for, and on what it ran
-lock                                             held by the job that is running here
+lock  job.json                                   held by the job that is running here, and where its workers meet
 metrics.jsonl                                    evaluations of the consensus model, one JSON object a line
 workers/K/metrics.jsonl                          what worker K measured, one JSON object a line
 server/metrics.jsonl                             what the server measured, of methods that have one
+workers/K/pid  server/pid                        process ids, while they run
 tb/                                              a tensorboard view of both
 checkpoints/worker-K/                            per worker: divergent workers are not replicas
+checkpoints/server/                              the central variable, of methods that have one
 logs/                                            what the workers printed, one folder an attempt
 trace/                                           what the exchange did, with exchange.trace
 final/model.safetensors  final/summary.json      the consensus model
@@ -23,11 +25,23 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from configs.files import private_folder, write_atomically
 from configs.load import Loaded, dump
+from gossip.directory import JobDirectory, in_use
+
+_LAST_WORDS_S = 8.0
+"""How long a job whose launcher was killed may take to save and leave."""
+
+
+class Running(NamedTuple):
+    """A job that is running: where its workers meet, and the folder it was started in."""
+
+    job: JobDirectory
+    folder: Path
 
 
 class RunDirectory:
@@ -40,13 +54,16 @@ class RunDirectory:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.resolved = self.path / "config.resolved.yaml"
+        self._environment = self.path / "env.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tb"
         self.checkpoints = self.path / "checkpoints"
+        self.snapshots = self.checkpoints / "server"
         self.logs = self.path / "logs"
         self.traces = self.path / "trace"
         self.final = self.path / "final"
         self.summary = self.final / "summary.json"
+        self._job = self.path / "job.json"
         self._earlier: tuple[int, int] | None = None
         self._lock: int | None = None
 
@@ -74,17 +91,32 @@ class RunDirectory:
         Raises:
             ValueError: another job is running in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path)
         self._hold()
+        self._outwait()
         shutil.rmtree(self.traces, ignore_errors=True)  # of an earlier run that is resumed: a trace is of one job
-        (self.path / "config.yaml").write_text(loaded.text)
-        self.resolved.write_text(dump(loaded.config))
-        (self.path / "env.json").write_text(json.dumps(environment() | {"workers": workers}, indent=2) + "\n")
+        for folder in (self.checkpoints, self.logs, self.tensorboard, self.traces, self.final, self.path / "workers"):
+            private_folder(folder)  # here, so that whatever libraries write into it is hidden, too
+        job = {"workers": workers, "job": self.job() + 1}
+        for name, text in (
+            ("config.yaml", loaded.text),
+            (self.resolved.name, dump(loaded.config)),
+            (self._environment.name, json.dumps(environment() | job, indent=2) + "\n"),
+        ):
+            write_atomically(self.path / name, lambda draft, text=text: draft.write_text(text))  # type: ignore[misc]
         self._earlier = self._stamp()
+
+    def job(self) -> int:
+        """Which job in this directory the present one is, counted from 0; -1 before the first."""
+        try:
+            number = json.loads(self._environment.read_text())["job"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return -1
+        return number if isinstance(number, int) else -1
 
     def _hold(self) -> None:
         """Keep other jobs out until `let_go`, or until this process ends, whichever way."""
-        self._lock = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
+        self._lock = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -93,11 +125,56 @@ class RunDirectory:
                 f"run.dir: got {self.path}, in which another job is running; expected a directory of its own"
             ) from None
 
+    def _outwait(self) -> None:
+        """Let the workers of a launcher that was killed save and leave; refuse those that go on."""
+        deadline = time.monotonic() + _LAST_WORDS_S
+        while (running := self.running()) is not None:
+            if time.monotonic() > deadline:
+                self.let_go()
+                workers = ", ".join(map(str, sorted(running.job.taken())))
+                raise ValueError(
+                    f"run.dir: got {self.path}, in which workers {workers} of an earlier job are still running; wait for"
+                    " their end, or stop them (their process ids are in workers/K/pid)"
+                )
+            time.sleep(0.05)
+
     def let_go(self) -> None:
         """Let another job in."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def announce(self, job: JobDirectory) -> None:
+        """Write down where the workers meet, for those who join later; only this user can read it."""
+        about = json.dumps({"job": str(job.path), "folder": str(Path.cwd())})
+        write_atomically(self._job, lambda draft: draft.write_text(about + "\n"))
+
+    def forget(self, job: JobDirectory) -> None:
+        """Remove what `announce` wrote, once the job's directory is gone."""
+        if self._announced() == job.path and not job.path.exists():
+            self._job.unlink(missing_ok=True)
+
+    def running(self) -> Running | None:
+        """The job that is running here on this host; None where there is none, or only what a killed one left."""
+        path = self._announced()
+        try:
+            if path is None or path.stat().st_uid != os.getuid() or not in_use(path):
+                return None
+            return Running(JobDirectory.open(path), Path(json.loads(self._job.read_text())["folder"]))
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _announced(self) -> Path | None:
+        try:
+            if self._job.stat().st_uid != os.getuid():
+                return None
+            return Path(json.loads(self._job.read_text())["job"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def look_on(self) -> None:
+        """Take note of what is here, for `read_summary` of a job that another launcher has prepared."""
+        self._earlier = self._stamp()
 
     def read_summary(self) -> dict[str, Any] | None:
         """The final figures, or None before the run that this object prepared has written its own."""
@@ -115,25 +192,15 @@ class RunDirectory:
 
     def server(self) -> Path:
         """Folder of the server's metrics, made if need be."""
-        path = self.path / "server"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        return private_folder(self.path / "server")
 
     def worker(self, rank: int) -> Path:
         """Folder of worker `rank`'s own metrics, made if need be."""
-        path = self.path / "workers" / str(rank)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        return private_folder(self.path / "workers" / str(rank))
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for a run that is to be reproduced."""
-    packages = {}
-    for package in ("gosgd", "torch", "numpy", "pydantic", "safetensors"):
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = "not installed"
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -143,5 +210,16 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": devices,
-        "packages": packages,
+        "packages": packages(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the libraries that a run depends on."""
+    found = {}
+    for package in ("gosgd", "torch", "numpy", "pydantic", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

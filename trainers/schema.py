@@ -66,6 +66,7 @@ class RunOptions(Config):
         workers: how many to start, unless the command line says so.
         max_workers: seats: how many can be alive at once.
         restarts: how often in a row a worker that died is started again; one that has lived for a minute is forgiven.
+        grace_s: how long workers may take to save and leave after SIGTERM, SIGUSR2 or Ctrl-C before they are killed.
         log_every: steps between lines of metrics.
         checkpoint_every: steps between checkpoints of a worker; 0 for the end only.
         eval_every: steps between evaluations of the consensus model; 0 for the end only.
@@ -76,6 +77,7 @@ class RunOptions(Config):
     workers: int = Field(default=1, ge=1)
     max_workers: int = Field(default=64, ge=1, le=1024)
     restarts: int = Field(default=3, ge=0)
+    grace_s: float = Field(default=30.0, gt=0)
     log_every: int = Field(default=50, ge=1)
     checkpoint_every: int = Field(default=0, ge=0)
     eval_every: int = Field(default=0, ge=0)

@@ -6,9 +6,10 @@ A batch's way: data, model, loss and regularizers, backward, optimizer step, `ex
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -16,24 +17,29 @@ import torch
 from safetensors.torch import save_file
 
 import gossip
+from configs.files import write_atomically
 from gossip.consensus import consensus_error
 from gossip.job import Job
 from gossip.ledger import audit
 from gossip.mass import TOTAL
 from gossip.methods.collective import Collective
+from gossip.methods.served import Served
 from gossip.publication import Published
 from trainers import data as datasets
 from trainers import regularization
-from trainers.checkpoints import Checkpoints
+from trainers.data.sources import Batch
 from trainers.evaluation import ConsensusModel, Score
-from trainers.files import write_atomically
+from trainers.halt import Halt
 from trainers.local import LocalTrainer, initial_model, own_batches
 from trainers.metrics import Metrics
 from trainers.run_directory import RunDirectory
+from trainers.saving import Saving
 from trainers.schema import Run, options
 
-INTERRUPTED_S = 1.0
-"""How long an interrupted worker tries to hand over its mass before it leaves all the same."""
+_log = logging.getLogger("gosgd")
+_PATIENCE_S = 1.0
+_PATIENCE_STEPS = 4
+"""How long an interrupted worker waits for others, to take its mass or to come to the same step: the longer of both."""
 
 
 def train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> None:
@@ -75,24 +81,28 @@ class Worker:
         self.data = datasets.build(run.data, device=device)
         model = initial_model(run, self.data, device)
         regularizers = regularization.build(run, model, self.data)
-        together = regularization.travelling(run, model, regularizers)
+        travelling = regularization.travelling(run, model, regularizers)
         self.exchange = gossip.build(
-            run.exchange.method, together, job=job, seed=run.seed, **options(run.exchange, "method")
+            run.exchange.method, travelling, job=job, seed=run.seed, **options(run.exchange, "method")
         )
+        if isinstance(self.exchange, Served):
+            self.exchange.folder = directory.snapshots
         if (trace := getattr(run.exchange, "trace", "off")) != "off":
             self.exchange.record(directory.traces, updates=trace == "updates")
         seat, generation = self.exchange.me
-        self._consensus = ConsensusModel(together)
+        self._consensus = ConsensusModel(travelling)
         batches = own_batches(run, self.data, self.exchange.me, job.workers)
         self.local = LocalTrainer(run, self.exchange.wrap(model), model, batches, device, regularizers)
-        self.checkpoints = Checkpoints(directory.checkpoints, seat)
+        self._halt = Halt(job) if self.exchange.collective and job.workers > 1 else None
+        self._saving = Saving(run, directory, self.exchange, self.local)
         view = directory.tensorboard if run.run.tensorboard else None
         self._metrics = Metrics(directory.worker(seat) / "metrics.jsonl", view and view / f"worker-{seat}")
         self._evaluations = Metrics(directory.metrics, view and view / "consensus")
-        self._interrupted = False
+        self._interrupted = self._stopped = self._torn = False
         # A restarted gossip worker is given weights by its peers; its optimizer state starts empty.
         self._resume = resume if generation == 0 else not self.exchange.rejoins
         self._logged = 0.0
+        self._longest = 0.0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Signal handler: finish the step under way, save, leave."""
@@ -103,40 +113,52 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             signal.signal(number, self.interrupt)
         exchange = self.exchange
-        exchange.start(self._restore(), lambda: self._interrupted)
-        began = time.time()
-        self._logged = began
+        exchange.start(self._saving.restore(self._resume), lambda: self._interrupted)
+        self._first = exchange.steps
+        self._logged = self._began = time.time()
         try:
-            while not self._interrupted and not self._finished():
+            while not self._finished():
+                if self._stop():
+                    self._stopped = True
+                    break
+                if self._halt is not None:
+                    self._halt.begin(exchange.steps + 1)
                 self.local.step(exchange.steps)
+                before = time.perf_counter()
                 exchange.step()
+                self._longest = max(self._longest, time.perf_counter() - before)
                 self._look(exchange.steps)
-        except RuntimeError:
+        except RuntimeError as error:
             # A collective operation fails in the workers that are still in it when the first one stops.
             if not (exchange.collective and self._interrupted):
                 raise
+            self._stopped = self._torn = True
+            _log.warning("step %d was cut off by the others' end: %s", exchange.steps, error)
         self._log_line(exchange.steps)
-        self._save(exchange.steps)
-        self._end(began)
+        if exchange.steps not in (self._first, self._saving.step) and not self._torn:
+            self._saving.save()
+        self._end()
         self.data.close()
         self._metrics.close()
         self._evaluations.close()
 
-    def _restore(self) -> int:
-        collective = self.exchange.collective
-        state = self.checkpoints.newest(together=collective) if self._resume else None
-        if state is None:
-            return 0
-        if state["fingerprint"] != self.exchange.flat.fingerprint:
-            raise ValueError(f"{self.directory.checkpoints}: got checkpoints of another model, expected this run's")
-        self.exchange.flat.vector.copy_(state["vector"])
-        own_draws = torch.get_rng_state()
-        if collective or state["worker"] == self.exchange.me.seat:
-            self.local.load_state_dict(state["local"])
-            self.exchange.load_state_dict(state["exchange"])
-        if state["worker"] != self.exchange.me.seat:
-            torch.set_rng_state(own_draws)
-        return int(state["step"])
+    def _stop(self) -> bool:
+        """Whether to end before the next step; workers of a collective method do so at the same step."""
+        if self._halt is None:
+            return self._interrupted
+        if not self._interrupted and not self._halt.asked():
+            return False
+        self._interrupted = True
+        try:
+            return self._halt.stand(self.exchange.steps, self._patience())
+        except TimeoutError as error:
+            _log.warning("%s", error)
+            return True
+
+    def _patience(self) -> float:
+        """Seconds that an interrupted worker waits for others."""
+        each = (time.time() - self._began) / max(1, self.exchange.steps - self._first)
+        return min(self.run.run.grace_s / 2, max(_PATIENCE_S, _PATIENCE_STEPS * each))
 
     def _finished(self) -> bool:
         if self.run.train.stop == "total":
@@ -153,7 +175,7 @@ class Worker:
             if self.exchange.lowest():
                 self._evaluate(step)
         if options.checkpoint_every and step % options.checkpoint_every == 0:
-            self._save(step)
+            self._saving.save()
 
     def _log_line(self, step: int) -> None:
         now = time.time()
@@ -163,7 +185,8 @@ class Worker:
         samples = figures.pop("samples")
         figures["samples_per_second"] = samples / max(now - self._logged, 1e-9)
         figures["learning_rate"] = self.local.optimizer.param_groups[0]["lr"]
-        figures["exchange"] = self.exchange.stats()
+        figures["exchange"] = self.exchange.stats() | {"longest_ms": 1e3 * self._longest}
+        self._longest = 0.0
         self._metrics.write(step, figures)
         self._logged = now
 
@@ -176,7 +199,9 @@ class Worker:
             return
         central = self.exchange.central()
         consensus = gossip.consensus_of(published) if central is None else central
-        score = self._consensus.score(consensus, self.data.test_batches())
+        score = self._score(consensus)
+        if score is None:
+            return
         figures: dict[str, Any] = {
             "test_loss": score.loss,
             "test_accuracy": score.accuracy,
@@ -188,6 +213,19 @@ class Worker:
         if self.exchange.mass:
             figures["ledger"] = self._ledger()
         self._evaluations.write(step, figures)
+
+    def _score(self, vector: torch.Tensor) -> Score | None:
+        """Of the model with weights `vector` [D] on held-out data; None if a signal comes meanwhile."""
+        try:
+            return self._consensus.score(vector, self._unless_interrupted())
+        except InterruptedError:
+            return None
+
+    def _unless_interrupted(self) -> Iterator[Batch]:
+        for batch in self.data.test_batches():
+            if self._interrupted:
+                raise InterruptedError
+            yield batch
 
     def _apart(self, published: Sequence[Published]) -> float:
         weights = self.exchange.flat.weights
@@ -206,28 +244,16 @@ class Worker:
             "balanced": ledger.balanced,
         }
 
-    def _save(self, step: int) -> None:
-        flat = self.exchange.flat
-        state = {
-            "step": step,
-            "worker": self.exchange.me.seat,
-            "fingerprint": flat.fingerprint,
-            "vector": flat.vector,
-            "local": self.local.state_dict(),
-            "exchange": self.exchange.state_dict(),
-        }
-        self.checkpoints.save(step, state)
-
-    def _end(self, began: float) -> None:
+    def _end(self) -> None:
         exchange = self.exchange
-        if self._interrupted and isinstance(exchange, Collective):
+        if self._stopped and isinstance(exchange, Collective):
             exchange.abandon()  # the others may be in another step: nothing can be averaged, all is in the checkpoints
             exchange.release(last=False)
             return
         exchange.publish()
-        last = exchange.leave(INTERRUPTED_S if self._interrupted else 60.0, stay=not self._interrupted)
+        last = exchange.leave(self._patience() if self._interrupted else 60.0, stay=not self._interrupted)
         if last:
-            self._write_final(time.time() - began)
+            self._write_final(time.time() - self._began)
         exchange.release(last)
 
     def _write_final(self, elapsed: float) -> None:
@@ -235,9 +261,7 @@ class Worker:
         exchange = self.exchange
         apart = self._apart(exchange.published())
         ledger = self._ledger() if exchange.mass else None
-        score: Score | None = None
-        if not self._interrupted:
-            score = self._consensus.score(exchange.flat.vector, self.data.test_batches())
+        score = None if self._interrupted else self._score(exchange.flat.vector)
         batch = self.local.batches.batch_size * self.run.train.grad_accum_steps
         write_atomically(self.directory.final / "model.safetensors", self._write_model)
         summary = {

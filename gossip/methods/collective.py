@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from gossip.methods.base import Exchange
@@ -32,6 +33,14 @@ class Collective(Exchange):
             else:
                 dist.barrier()  # nobody saves a checkpoint before all have read theirs
         return super().start(steps, interrupted)
+
+    def hear(self, numbers: Sequence[int]) -> list[int]:
+        """The whole numbers that rank 0 calls this with, once every worker has called it with as many."""
+        self.meet()
+        said = torch.tensor(numbers, dtype=torch.int64, device=self.flat.vector.device)
+        if self.job.workers > 1:
+            dist.all_reduce(said if self.job.rank == 0 else said.zero_())
+        return [int(number) for number in said]
 
     def average(self) -> None:
         """W <- (1/M) 1 1^T W in one operation on the flat vector."""

@@ -23,6 +23,7 @@ from regularizers.mine import donsker_varadhan
 from regularizers.reve import reve_loss
 from regularizers.shade import shade_loss
 from regularizers.vcl import vcl_loss
+from trainers.checkpoint_file import read
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run
 from trainers.worker import Worker
@@ -223,7 +224,7 @@ def job(tmp_path, monkeypatch):
 def states(folder: Path) -> list[dict[str, Any]]:
     """The last checkpoint of each of the two workers."""
     found = [sorted((folder / "checkpoints" / f"worker-{seat}").iterdir())[-1] for seat in (0, 1)]
-    return [torch.load(path, weights_only=True) for path in found]
+    return [read(path)[1] for path in found]
 
 
 @pytest.mark.parametrize("method", METHODS)

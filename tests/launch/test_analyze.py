@@ -12,6 +12,7 @@ from gossip.flat import Flat
 from launch.cli import main
 from trainers import data as datasets
 from trainers import regularization
+from trainers.checkpoint_file import About, write
 from trainers.local import initial_model
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run
@@ -41,9 +42,9 @@ def finished(tmp_path):
     model = initial_model(run, data, torch.device("cpu"))
     flat = Flat(regularization.travelling(run, model, regularization.build(run, model, data)))
     folder = directory.checkpoints / "worker-0"
-    folder.mkdir(parents=True)
-    torch.save({"fingerprint": flat.fingerprint, "vector": flat.vector}, folder / "step-000000030.pt")
-    (folder / "step-000000040.pt").write_bytes(b"rubbish")
+    about = About(30, 0, 1, 0, 0, "none", "sgd", flat.fingerprint, flat.dimension, {})
+    write(folder / "step-000000030.safetensors", about, {"vector": flat.vector})
+    (folder / "step-000000040.safetensors").write_bytes(b"rubbish")
     with torch.no_grad():
         model.head.hidden1.layer.weight += 0.1
     save_file({name: t.clone() for name, t in model.state_dict().items()}, directory.final / "model.safetensors")

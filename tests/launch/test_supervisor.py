@@ -39,7 +39,7 @@ def test_ctrl_c_ends_all_within_three_seconds_and_the_run_can_be_resumed(job, ca
     assert (process.returncode, out) == (130, "")
     step = int(re.fullmatch(r"gosgd: interrupted after step (\d+); go on with --resume auto .*\n", err)[1])
     assert 20 < step < 1500
-    assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.pt")) for rank in range(2))
+    assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.safetensors")) for rank in range(2))
     (job / "slowly").unlink()
     again = time.time()
     assert main(["train", "own.yaml", "train.steps=300", run_dir(job), "--resume", "auto"]) == 0
@@ -83,7 +83,7 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(job):
         process.kill()
         until(lambda: not processes(job), timeout_s=15)
         until(lambda: not jobs(), timeout_s=5)
-    assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.pt")) for rank in range(2))
+    assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.safetensors")) for rank in range(2))
 
 
 def test_a_worker_that_fails_too_often_ends_the_job_with_the_reason(job, capsys):

@@ -37,7 +37,8 @@ def test_two_workers_train_on_digits_with_every_method(job, capsys, method):
     assert 0.4 < summary["accuracy"] <= 1
     assert rows["accuracy"] == f"{summary['accuracy']:.2%}"
     assert {line["step"] for line in lines(job / "run" / "metrics.jsonl")} == {20, 40, 60}
-    assert all((job / "run" / "checkpoints" / f"worker-{rank}" / "step-000000060.pt").exists() for rank in range(2))
+    saved = [job / "run" / "checkpoints" / f"worker-{rank}" / "step-000000060.safetensors" for rank in range(2)]
+    assert all(path.exists() for path in saved)
     assert json.loads((job / "run" / "env.json").read_text())["workers"] == 2
     assert configs.load(job / "run" / "config.resolved.yaml", [], Run).config.run.workers == 2
     assert not (job / "run" / "events.jsonl").exists()

@@ -1,115 +1,16 @@
-"""Checkpoints, metrics and the run directory: whole or absent, and never over somebody else's."""
+"""Metrics and the run directory: whole or absent, their user's alone, and never over somebody else's."""
 
 import json
-import os
-import random
 import subprocess
 import sys
 
 import pytest
-import torch
 
 from configs import load
-from trainers.checkpoints import KEPT, Checkpoints
-from trainers.files import write_atomically
+from configs.files import write_atomically
 from trainers.metrics import Metrics, flatten
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run
-
-
-def state(value: float, step: int = 0) -> dict:
-    return {"vector": torch.full((64,), value), "step": step}
-
-
-def test_the_newest_checkpoint_is_restored_and_old_ones_are_forgotten(tmp_path):
-    checkpoints = Checkpoints(tmp_path, rank=1)
-    for step in (10, 20, 100):
-        assert checkpoints.save(step, state(step, step))
-    assert len(list((tmp_path / "worker-1").iterdir())) == KEPT
-    newest = checkpoints.newest()
-    assert newest is not None
-    assert newest["step"] == 100
-    assert torch.equal(newest["vector"], torch.full((64,), 100.0))
-
-
-def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, caplog):
-    checkpoints = Checkpoints(tmp_path, rank=0)
-    checkpoints.save(1, state(1, 1))
-    checkpoints.save(2, state(2, 2))
-    damaged = tmp_path / "worker-0" / "step-000000002.pt"
-    damaged.write_bytes(damaged.read_bytes()[:200])
-    newest = checkpoints.newest()
-    assert newest is not None
-    assert newest["step"] == 1
-    assert str(damaged) in caplog.text
-
-
-def test_random_bytes_are_never_restored_and_never_crash(tmp_path):
-    generator = random.Random(0)
-    checkpoints = Checkpoints(tmp_path, rank=0)
-    checkpoints.save(1, state(1, 1))
-    whole = (tmp_path / "worker-0" / "step-000000001.pt").read_bytes()
-    for trial in range(60):
-        spoiled = bytearray(whole if trial % 2 else generator.randbytes(400))
-        for _ in range(8):
-            spoiled[generator.randrange(len(spoiled))] = generator.randrange(256)
-        (tmp_path / "worker-0" / "step-000000002.pt").write_bytes(spoiled[: generator.randrange(len(spoiled))])
-        found = checkpoints.newest()
-        assert found is not None
-        assert found["step"] == 1
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.system, ("exit 1",)
-
-
-def test_a_checkpoint_that_carries_code_is_not_executed(tmp_path):
-    folder = tmp_path / "worker-0"
-    folder.mkdir()
-    torch.save({"vector": Bomb()}, folder / "step-000000001.pt")
-    assert Checkpoints(tmp_path, rank=0).newest() is None
-
-
-def test_a_worker_without_a_checkpoint_takes_the_lowest_other_one(tmp_path):
-    for rank in (2, 10):
-        Checkpoints(tmp_path, rank).save(5, state(rank, rank))
-    newest = Checkpoints(tmp_path, rank=11).newest()
-    assert newest is not None
-    assert newest["step"] == 2
-
-
-def test_workers_that_go_on_together_take_the_latest_step_of_all(tmp_path):
-    """One was killed before it had saved what the others have: each takes its own only if it is at their step."""
-    for rank, step in ((0, 20), (1, 20), (2, 10)):
-        Checkpoints(tmp_path, rank).save(step, state(rank, step))
-    together = [Checkpoints(tmp_path, rank).newest(together=True) for rank in range(3)]
-    assert [(found["step"], float(found["vector"][0])) for found in together if found] == [(20, 0), (20, 1), (20, 0)]
-    alone = Checkpoints(tmp_path, 2).newest()
-    assert alone is not None
-    assert alone["step"] == 10
-
-
-def test_a_full_disk_keeps_the_last_good_checkpoint_and_training_goes_on(tmp_path):
-    """The file-size limit of a process stands for a full disk: writes fail with an error in the middle."""
-    program = """
-import resource, signal, sys, torch
-from pathlib import Path
-from trainers.checkpoints import Checkpoints
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-checkpoints = Checkpoints(Path(sys.argv[1]), 0)
-assert checkpoints.save(1, {"vector": torch.zeros(10), "step": 1})
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-assert not checkpoints.save(2, {"vector": torch.zeros(100_000), "step": 2})
-assert checkpoints.newest()["step"] == 1
-print([path.name for path in (Path(sys.argv[1]) / "worker-0").iterdir()])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['step-000000001.pt']"
-    assert "not written" in done.stderr
 
 
 def test_a_failed_write_leaves_the_earlier_file_and_no_draft(tmp_path):
@@ -134,6 +35,70 @@ def test_metrics_are_json_lines_and_a_tensorboard_view(tmp_path):
     assert (line["step"], line["loss"], line["exchange"]["staleness_mean"]) == (3, 0.5, None)
     assert list((tmp_path / "tb").glob("events*"))
     assert flatten(line["exchange"], "exchange/") == {"exchange/mass": 0.25}
+
+
+def test_a_full_disk_costs_lines_of_metrics_and_nothing_else(tmp_path):
+    """The limit stands for a full disk; the line that is cut off is taken back, and the next one tells of the loss."""
+    program = """
+import resource, signal, sys
+from pathlib import Path
+from trainers.metrics import Metrics
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path, tb = Path(sys.argv[1]) / "metrics.jsonl", Path(sys.argv[1]) / "tb"
+metrics = Metrics(path, tb)
+metrics.write(1, {"loss": 1.0})
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, resource.RLIM_INFINITY))
+for step in (2, 3):
+    metrics.write(step, {f"loss{number}": 1.0 for number in range(3000)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+metrics.write(4, {"loss": 1.0})
+metrics.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("lines_lost")) for line in lines] == [(1, None), (4, 2)]
+    assert done.stderr.count("metrics of step 2 not written, training goes on") == 1
+    assert "metrics of step 3" not in done.stderr
+    assert "the tensorboard view ends at step" in done.stderr
+
+
+def test_what_a_run_writes_is_its_users_alone(tmp_path):
+    loaded = load("digits", [], Run)
+    directory = RunDirectory(tmp_path / "new")
+    directory.prepare(loaded, workers=1)
+    metrics = Metrics(directory.worker(0) / "metrics.jsonl", directory.tensorboard)
+    metrics.write(1, {"loss": 0.5})
+    metrics.close()
+    directory.let_go()
+    own = [path for path in directory.path.rglob("*") if path.parent != directory.tensorboard]
+    assert len(own) > 8
+    assert {path.stat().st_mode & 0o777 for path in (directory.path, *own) if path.is_dir()} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in own if path.is_file()} == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
+def test_a_directory_that_the_user_made_keeps_its_mode(tmp_path, mode):
+    directory = RunDirectory(tmp_path / "mine")
+    directory.path.mkdir()
+    directory.path.chmod(mode)
+    directory.prepare(load("digits", [], Run), workers=1)
+    directory.let_go()
+    assert directory.path.stat().st_mode & 0o777 == mode
+    assert {path.stat().st_mode & 0o077 for path in directory.path.iterdir()} == {0}
+
+
+def test_jobs_in_a_directory_are_counted(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    assert directory.job() == -1
+    for number in range(3):
+        directory.prepare(load("digits", [], Run), workers=1)
+        directory.let_go()
+        assert directory.job() == number
+    (directory.path / "env.json").write_text("rubbish")
+    assert directory.job() == -1
 
 
 def test_a_directory_with_something_in_it_is_refused_without_resume(tmp_path):

@@ -1,0 +1,78 @@
+"""Files that are either whole or absent, and that only their user can read. Imports nothing of this project."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file beside `path`, flush it to disk, and rename it into place.
+
+    A crash or a full disk leaves the earlier file as it was; the temporary one is removed.
+    """
+    private_folder(path.parent)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        write(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+        _flush_names(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that its user alone can enter; one that is there already stays as it is."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def append_line(path: Path, text: str) -> bool:
+    """Add a line to a file that its user alone can read; False when the disk refused it, and then nothing is added."""
+    try:
+        descriptor = open_to_append(path)
+        try:
+            return append(descriptor, f"{text}\n".encode())
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+
+
+def open_to_append(path: Path) -> int:
+    """The descriptor of a file that only grows."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def append(descriptor: int, line: bytes) -> bool:
+    """Add a whole line in one write, so that lines of two writers never mix, or nothing: False on a full disk."""
+    try:
+        written = os.write(descriptor, line)
+    except OSError:
+        return False
+    if written < len(line):  # the disk was full in the middle of it
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+        return False
+    return True
+
+
+def _flush_names(folder: Path) -> None:
+    """Make a rename survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that need or know no such thing
+            raise
+    finally:
+        os.close(descriptor)
