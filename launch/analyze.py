@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from configs.files import write_atomically
 from launch.errors import DONE, say
 from launch.process import let_users_modules_be_found
 from regularizers.analysis.binary import binarized, relus, tune
@@ -27,7 +28,6 @@ from regularizers.analysis.veca import veca
 from regularizers.layers import Layers, linear_layers, named_layers, preactivation_layers, probe
 from regularizers.row_space import row_space
 from trainers.evaluation import evaluate
-from trainers.files import write_atomically
 from trainers.finished import Finished, earlier_weights, load_finished
 from trainers.run_directory import RunDirectory
 
