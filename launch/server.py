@@ -1,4 +1,4 @@
-"""The entry of a job's server, `python -m launch.server RUN_DIRECTORY JOB_DIRECTORY`: keeps the central variable.
+"""The entry of a job's server, `python -m launch.server RUN_DIRECTORY JOB_DIRECTORY [SNAPSHOTS]`: keeps w~.
 
 Started by the launcher, or under torchrun by worker 0. Imports torch only after the process has seen to its end.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 
 from launch.process import SUPERVISOR, end_with_the_supervisor
 
 
-def main(run_directory: str, job_directory: str) -> int:
+def main(run_directory: str, job_directory: str, snapshots: str | None = None) -> int:
     """Serve until every worker has left; figures go to `server/metrics.jsonl` of the run. Returns the exit code."""
     end_with_the_supervisor()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
@@ -21,9 +22,11 @@ def main(run_directory: str, job_directory: str) -> int:
     from trainers.run_directory import RunDirectory
 
     supervised = SUPERVISOR in os.environ
-    metrics = Metrics(RunDirectory(run_directory).server() / "metrics.jsonl", None)
+    directory = RunDirectory(run_directory)
+    folder = directory.snapshots if snapshots is None else Path(snapshots)
+    metrics = Metrics(directory.server() / "metrics.jsonl", None)
     try:
-        serve(job_directory, restarts=supervised, watched=supervised, report=metrics.write)
+        serve(job_directory, restarts=supervised, watched=supervised, report=metrics.write, folder=folder)
     finally:
         metrics.close()
     return 0

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gossip.methods.base import METHODS, MethodConfig
-from gossip.methods.served import Served
+from gossip.methods.base import METHODS
+from gossip.methods.served import Served, ServedConfig
 from gossip.server.protocol import Serving
 
 
-class DownpourConfig(MethodConfig):
+class DownpourConfig(ServedConfig):
     """Options of `downpour`.
 
     Attributes:
@@ -74,6 +74,9 @@ class Downpour(Served):
         center.desk[parameters:].copy_(w[parameters:])
         share = 1.0 / self.job.workers
         at = center.flush(share)
+        if at is None:  # interrupted while there was no server: the updates stay where they were
+            self._origin.neg_().add_(w)
+            return
         self._origin.copy_(w)
         self._unpushed = False
         self._pushes += 1
@@ -81,6 +84,8 @@ class Downpour(Served):
 
     def _fetch(self) -> None:
         at = self.center.fetch()
+        if at is None:
+            return
         w = self.flat.vector
         self._origin.sub_(w)
         w.copy_(self.center.desk)

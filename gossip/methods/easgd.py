@@ -18,13 +18,13 @@ from torch import Tensor
 from typing_extensions import Self
 
 from gossip.matrices import check_alpha
-from gossip.methods.base import METHODS, Exchange, MethodConfig, log
+from gossip.methods.base import METHODS, Exchange, log
 from gossip.methods.collective import Collective
-from gossip.methods.served import Served
+from gossip.methods.served import Served, ServedConfig
 from gossip.server.protocol import Serving
 
 
-class EASGDConfig(MethodConfig):
+class EASGDConfig(ServedConfig):
     """Options of `easgd`.
 
     Attributes:
@@ -195,8 +195,12 @@ class EASGDSync(EASGD, Collective):
 class EASGDAsync(EASGD, Served):
     """Each worker moves with w~ alone, by its own clock; nobody waits for another worker."""
 
+    options: EASGDConfig
+
     def _elastic(self) -> None:
         at = self.center.elastic(self.flat.vector if self._held is None else self._held, self.alpha)
+        if at is None:  # interrupted while there was no server: neither half is made
+            return
         self.flat.vector.sub_(self.received(), alpha=self.alpha)
         self._moved("elastic", alpha=self.alpha, at=at, cuts=self.center.cuts, **self._order)
 

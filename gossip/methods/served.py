@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from torch import Tensor
 
 from gossip import layout
 from gossip.layout import Member
-from gossip.methods.base import Exchange
+from gossip.methods.base import Exchange, MethodConfig
 from gossip.server.client import Center
-from gossip.server.protocol import check_address, placement
+from gossip.server.process import OwnServer
+from gossip.server.protocol import Loss, check_address, placement
 from gossip.server.serve import Server
 
-_processes: list[subprocess.Popen[bytes]] = []
-"""Servers that this process has started; each ends when its job does."""
+_WAIT_S = 0.1
+
+
+class ServedConfig(MethodConfig):
+    """Options of every method with a server.
+
+    Attributes:
+        server_loss: what the death of the process that keeps w~ means: `restart` it, while workers wait and say so; no
+            move is lost, because w~ lies in memory that outlives the process; or `stop` the job.
+        snapshot_s: seconds between snapshots of w~ on disk, with which a later job can begin; 0 for the end only.
+    """
+
+    server_loss: Loss = "restart"
+    snapshot_s: float = Field(default=30.0, ge=0)
 
 
 class Served(Exchange):
@@ -29,16 +42,22 @@ class Served(Exchange):
 
     Attributes:
         center: w~, from `start` on.
+        folder: where snapshots of w~ are kept, and looked for at the start; to be set before `start`.
     """
 
     rejoins = True
+    options: ServedConfig
     center: Center
+    folder: Path | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._joined = False
         self._snapshot: dict[str, Any] = {}
+        self._parent = os.getppid()
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
+        self._interrupted: Callable[[], bool] = lambda: False
 
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Take part in the job: bring up the server if that is this worker's business, wait for the founders, take w~.
@@ -46,6 +65,7 @@ class Served(Exchange):
         A worker that goes on from a checkpoint keeps its weights and offers the w~ it has saved; of several the newest
         is taken.
         """
+        self._interrupted = interrupted
         again = self.me.generation > 0
         if again:
             before = [Member(self.me.seat, age) for age in range(self.me.generation)]
@@ -54,7 +74,11 @@ class Served(Exchange):
         check_address(self.job.directory.path.parent, self.job.workers)
         shards = self.job.workers if where == "sharded" else 1
         alive = self._serve(shards) if where == "sharded" else self._start_server()
-        self.center = Center(self.transport, shards, self.flat.weights, alive)
+        # Nobody starts a single worker again under torchrun, and with it its part.
+        patient = self.options.server_loss == "restart" and (where == "process" or self.job.supervised)
+        self.center = Center(
+            self.transport, shards, self.flat.weights, alive, patient=patient, snapshot_s=self.options.snapshot_s
+        )
         offer = self._snapshot.get("center", self.flat.vector)
         self._joined = self.center.join(offer, self._snapshot.get("versions", [0] * shards), interrupted)
         fresh = steps == 0 or again
@@ -72,23 +96,28 @@ class Served(Exchange):
 
     def _serve(self, shards: int) -> Callable[[], bool]:
         """Serve this worker's part of w~ from a thread."""
-        server = Server(self.job.directory, self.job.rank if shards > 1 else 0, shards)
-        self._thread = threading.Thread(target=server.run, name="gosgd-server", daemon=True)
+        shard = self.job.rank if shards > 1 else 0
+        restarts = self.job.supervised and self.options.server_loss == "restart"
+        self._server = Server(self.job.directory, shard, shards, restarts=restarts, folder=self.folder)
+        self._thread = threading.Thread(target=self._server.run, name="gosgd-server", daemon=True)
         self._thread.start()
-        return lambda: True
+        return self._anybody
 
     def _start_server(self) -> Callable[[], bool]:
         """Start a server process if no launcher does and this is worker 0; it ends by itself when all have left."""
         if self.job.supervised or self.job.rank != 0:
-            return lambda: True
-        process = subprocess.Popen(
-            [sys.executable, *self.job.server, str(self.job.directory.path)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the workers; the server goes when they have gone
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        _processes.append(process)
-        return lambda: process.poll() is None
+            return self._anybody
+        arguments = [*self.job.server, str(self.job.directory.path)]
+        if self.folder is not None:
+            arguments.append(str(self.folder))
+        return OwnServer(arguments, restarts=OwnServer.RESTARTS if self.options.server_loss == "restart" else 0).alive
+
+    def _anybody(self) -> bool:
+        """Whether somebody is there who starts a server: a launcher, or the first worker."""
+        if self.job.supervised:
+            return os.getppid() == self._parent
+        age = self.transport.board[0]
+        return not age or not self.transport.dead(Member(0, age - 1))
 
     def received(self) -> Tensor:
         """What the desk holds, on the model's device."""
@@ -127,12 +156,25 @@ class Served(Exchange):
             return False
         self._finish()
         last = self.center.leave()
-        if last:
-            at = self.center.fetch()
+        if last and (at := self.center.fetch()) is not None:
             self.flat.vector.copy_(self.center.desk)
             self._moved("fetch", at=at, cuts=self.center.cuts)
+        else:
+            last = False
+            self._part()
+        return last
+
+    def release(self, last: bool) -> None:
+        """Let go of w~, too. The last worker does so only now: until then it could be started again."""
+        self._part()
+        super().release(last)
+
+    def _part(self) -> None:
+        if not self._joined:
+            return
         self.center.close()
         self._joined = False
-        if self._thread is not None:
-            self._thread.join()
-        return last
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(_WAIT_S)
+            if self._server is not None and self._interrupted():
+                self._server.end()

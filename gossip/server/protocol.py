@@ -3,18 +3,23 @@
 A request is one JSON object over a socket in the job directory; the vectors themselves stay in the worker's desk, a
 file of shared memory [D] of which each shard reads and writes its own slice. A worker has one request under way at
 most, and a request is sent whole or not at all: who dies in the middle of one changes nothing, or everything.
+
+Requests are numbered. A shard keeps beside w~, in one commit, the number of each seat's last request that it has met: a
+worker whose server died asks the next one, and sends its request again only if its move has not been made.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+import os
 import secrets
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
 Serving = Literal["process", "sharded"]
+Loss = Literal["restart", "stop"]
 
 _LONGEST_ADDRESS = 107  # bytes of a Unix socket's path
 _LONGEST_MESSAGE = 1 << 16
@@ -57,14 +62,22 @@ def check_address(root: Path, shards: int) -> None:
 def make_key(directory: Path, shard: int) -> str:
     """A shard's password, in a file that only this user can read."""
     path, key = _key_file(directory, shard), secrets.token_hex(32)
-    path.touch(mode=0o600)
-    path.write_text(key)
+    draft = path.with_suffix(".draft-key")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+    draft.rename(path)
     return key
 
 
 def read_key(directory: Path, shard: int) -> str:
     """A shard's password; its socket appears after it."""
     return _key_file(directory, shard).read_text()
+
+
+def memory(directory: Path, shard: int) -> Path:
+    """The file in which a shard keeps its part of w~."""
+    return directory / f"center-{shard}.memory"
 
 
 def same_key(mine: str, theirs: object) -> bool:

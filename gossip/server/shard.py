@@ -1,58 +1,62 @@
-"""A shard's part of the central variable, and the moves it makes. Imports torch only.
-
-Its state is one vector and one count: what a snapshot has to hold.
-"""
+"""A shard's part of the central variable, and the moves it makes. Imports gossip.server.memory and torch."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from gossip.server.memory import Memory
 
 
 class Shard:
-    """A slice of w~.
+    """A slice of w~; its moves are made whole, or not at all, whenever the process is killed.
 
     Args:
-        vector: [d], from now on the shard's own.
-        weights: of its elements that are parameters; they come first, the buffers behind them.
-        version: moves that w~ has behind it from earlier runs.
-
-    Attributes:
-        moves: made in this run; each is told its number, counted from 1.
+        memory: where the slice is kept.
     """
 
-    def __init__(self, vector: Tensor, weights: int, version: int = 0) -> None:
-        self.vector = vector
-        self.moves = 0
-        self._weights = weights
-        self._earlier = version
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    @property
+    def vector(self) -> Tensor:
+        """w~ [d]."""
+        return self.memory.vector
+
+    @property
+    def moves(self) -> int:
+        """Made in this job; each is told its number, counted from 1."""
+        return self.memory.moves
 
     @property
     def version(self) -> int:
         """Moves that w~ has behind it."""
-        return self._earlier + self.moves
+        return self.memory.earlier + self.memory.moves
 
     def peek(self, desk: Tensor) -> None:
         """desk <- w~, which counts as no move."""
         desk.copy_(self.vector)
 
-    def fetch(self, desk: Tensor) -> None:
+    def fetch(self, desk: Tensor, seat: int = 0, request: int = 0) -> None:
         """desk <- w~."""
         desk.copy_(self.vector)
-        self.moves += 1
+        self.memory.commit(seat, request, moved=False)
 
-    def elastic(self, desk: Tensor, alpha: float) -> None:
+    def elastic(self, desk: Tensor, alpha: float, seat: int = 0, request: int = 0) -> None:
         """d = desk - w~; w~ <- w~ + alpha d; desk <- d, of which the worker takes alpha off its weights."""
-        self.vector.add_(desk.sub_(self.vector), alpha=alpha)
-        self.moves += 1
+        torch.add(self.vector, desk.sub_(self.vector), alpha=alpha, out=self.memory.spare)
+        self.memory.commit(seat, request, moved=True)
 
-    def flush(self, desk: Tensor, share: float) -> None:
+    def flush(self, desk: Tensor, share: float, seat: int = 0, request: int = 0) -> None:
         """w~ <- w~ + desk for parameters; averaged statistics b~ <- (1 - share) b~ + share desk: adding would not do.
 
         Args:
             desk: [d], accumulated updates of parameters, then the worker's buffers as they are.
             share: 1/M.
+            seat: of the worker that asks.
+            request: its number.
         """
-        at = self._weights
-        self.vector[:at].add_(desk[:at])
-        self.vector[at:].lerp_(desk[at:], share)
-        self.moves += 1
+        at, old, new = self.memory.weights, self.vector, self.memory.spare
+        torch.add(old[:at], desk[:at], out=new[:at])
+        torch.lerp(old[at:], desk[at:], share, out=new[at:])
+        self.memory.commit(seat, request, moved=True)

@@ -200,7 +200,8 @@ def test_a_job_waits_at_its_end_for_a_killed_worker_that_is_started_again(team):
 
 @pytest.mark.parametrize("method", ["easgd", "downpour"])
 def test_workers_say_within_seconds_that_the_server_is_gone(team, method):
-    job = team(method, 2, options={"mode": "async", "tau": 1} if method == "easgd" else {})
+    options = {"mode": "async", "tau": 1} if method == "easgd" else {}
+    job = team(method, 2, options=options | {"server_loss": "stop"})
     job.ask("start")
     job.server.kill()
     began = time.monotonic()

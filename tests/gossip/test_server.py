@@ -14,6 +14,7 @@ from support.remote import in_process_of_its_own, until
 from gossip.directory import JobDirectory
 from gossip.server import protocol
 from gossip.server.client import Center
+from gossip.server.memory import Memory, Part
 from gossip.server.protocol import ServerLostError
 from gossip.server.serve import Server
 from gossip.server.shard import Shard
@@ -79,8 +80,14 @@ def test_one_worker_alone_serves_itself():
     assert protocol.placement(None, 1, supervised=False) is None
 
 
-def test_a_shard_makes_elastic_moves_from_the_same_old_values_and_counts_them():
-    shard, desk = Shard(torch.tensor([1.0, 2.0]), 2, version=4), torch.tensor([3.0, 2.0])
+def kept(folder, values: list[float], weights: int = D, version: int = 0, model: tuple[int, int] = (0, 0)) -> Shard:
+    """A shard whose part of w~ lies in a file of this folder."""
+    part = Part(torch.tensor(values), min(weights, len(values)), version, model)
+    return Shard(Memory.create(folder / "part.memory", part, seats=3))
+
+
+def test_a_shard_makes_elastic_moves_from_the_same_old_values_and_counts_them(tmp_path):
+    shard, desk = kept(tmp_path, [1.0, 2.0], version=4), torch.tensor([3.0, 2.0])
     shard.elastic(desk, 0.25)
     assert (desk.tolist(), shard.vector.tolist()) == ([2.0, 0.0], [1.5, 2.0])
     shard.peek(desk)
@@ -156,7 +163,7 @@ def test_a_worker_with_another_model_is_told_so(job):
 
 
 def test_founders_wait_for_each_other_but_not_for_ever_and_say_so(caplog, monkeypatch):
-    monkeypatch.setattr("gossip.server.client._COMPLAINT_S", 0.1)
+    monkeypatch.setattr("gossip.server.waiting._COMPLAINT_S", 0.1)
     job = JobDirectory.create(2, 2)
     running = Running(job, start_s=0.3)
     center = member(job)
