@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> int:
     schedule = plague.schedule(loaded.config.run.workers, _DISTURBED_SHARE * given.duration)
     told = {}
     for name, faults in (("undisturbed", []), ("disturbed", schedule)):
-        plan = make_plan(_changed(loaded, steps, folder / name), "never")
+        plan = make_plan(changed(loaded, steps, folder / name), "never")
         companion = Disturber(faults, last=bool(faults), seed=given.seed)
         code = Supervisor(plan, companion).run()
         if code != DONE:
@@ -86,7 +86,7 @@ def _check(given: argparse.Namespace, loaded: Loaded[Run]) -> None:
         )
 
 
-def _changed(loaded: Loaded[Run], steps: int, folder: Path) -> Loaded[Run]:
+def changed(loaded: Loaded[Run], steps: int, folder: Path) -> Loaded[Run]:
     """The job with as many steps, in its own directory, and with restarts that last."""
     run = loaded.config
     train = run.train.model_copy(update={"steps": steps, "epochs": None})
@@ -124,7 +124,7 @@ def _steps(loaded: Loaded[Run], duration_s: float) -> int:
     for_s = min(10.0, max(2.0, 0.1 * duration_s))
     say(f"measuring for {for_s:.0f} s how fast the job goes")
     with tempfile.TemporaryDirectory(prefix="gosgd-pace-") as folder:
-        plan: Plan = make_plan(_changed(loaded, _MANY * 1000, Path(folder) / "run"), "never")
+        plan: Plan = make_plan(changed(loaded, _MANY * 1000, Path(folder) / "run"), "never")
         pace = _Pace(for_s)
         supervisor = Supervisor(plan, pace)
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):

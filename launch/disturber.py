@@ -53,7 +53,7 @@ class Recovery:
         up: that process had its place in the job (before: the interpreter and its imports).
         fed: it had a peer's weights.
         training: it had made its first local step.
-        again: that process was killed as well.
+        again: that process was killed before.
     """
 
     seat: int
@@ -122,7 +122,6 @@ class Disturber:
             seat = seats[rank]
             if seat.pid is not None and seat.began > self._killed(rank) and now - seat.began >= delay:
                 del self._again[rank]
-                self.recoveries[-1].again = True
                 self._strike(Fault(0.0, "kill", (rank,)), seats, view, now)
         if self._last and self.looks[-1].finished:
             self._last = False
@@ -151,6 +150,8 @@ class Disturber:
                 self._stopped[rank] = (pid, now + fault.for_s)
             else:
                 self._signal(pid, signal.SIGKILL)
+                for one in self.recoveries:
+                    one.again = one.again or (one.seat == rank and one.training is None)
                 self.recoveries.append(Recovery(rank, now, view.generations()[rank]))
             if fault.kind == "kill_again":
                 self._again[rank] = fault.for_s
