@@ -281,3 +281,33 @@ def test_a_resumed_run_replays_from_the_central_variable_it_resumed_with(team, t
     replay = Replay(read(tmp_path))
     replay.run()
     assert max(one.relative for one in replay.deviations) <= 1e-5
+
+
+@pytest.mark.parametrize("row", ["easgd_async", "downpour"])
+def test_a_run_whose_server_and_workers_are_killed_ends_where_its_matrices_say(team, tmp_path, row):
+    """The server is killed twice, the second time with a worker, which comes back while there is no server."""
+    method, options = RECORDED[row]
+    job = team(method, 3, options=options, trace=tmp_path)
+    job.ask("start")
+    for worker in job.workers:
+        worker.begin("steps", 150, 0.1, 0.005)
+    time.sleep(0.2)
+    job.server.kill()
+    job.serve()
+    assert [worker.answer() for worker in job.workers] == [150] * 3
+    job.workers[1].kill()
+    job.server.kill()
+    job.workers[1] = job.run(1)
+    job.workers[1].answer()
+    job.workers[1].begin("start")
+    for worker in (job.workers[0], job.workers[2]):
+        worker.begin("steps", 10, 0.1)
+    time.sleep(0.2)
+    job.serve()
+    assert [worker.answer() for worker in job.workers] == [160, True, 160]
+    job.ask("steps", 10, 0.1)
+    last = job.last(job.ask("close")).ask("vector")
+    replay = Replay(read(tmp_path))
+    replay.run()
+    assert max(one.relative for one in replay.deviations) <= 1e-5
+    np.testing.assert_allclose(replay.state[CENTER], last, rtol=1e-5, atol=1e-5)

@@ -2,14 +2,18 @@
 
 import logging
 import random
+import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Client
+from pathlib import Path
 
 import pytest
 import torch
-from support.remote import in_process_of_its_own, until
+from support.remote import answers, in_process_of_its_own, reaped, until
 
 from gossip.directory import JobDirectory
 from gossip.server import protocol
@@ -18,6 +22,7 @@ from gossip.server.memory import Memory, Part
 from gossip.server.protocol import ServerLostError
 from gossip.server.serve import Server
 from gossip.server.shard import Shard
+from gossip.server.snapshots import newest
 from gossip.transports.shared_memory import SharedMemory
 
 pytestmark = pytest.mark.timeout(60)
@@ -47,13 +52,21 @@ class Running:
         assert not self.thread.is_alive()
 
 
+class Serving:
+    """A server in a process of its own."""
+
+    def __init__(self, path: str, folder: Path | None = None) -> None:
+        server = Server(JobDirectory.open(path), restarts=True, folder=folder)
+        threading.Thread(target=server.run, daemon=True).start()
+
+
 class Pusher:
     """A worker that does nothing but push ones."""
 
     def __init__(self, path: str, seat: int, dimension: int) -> None:
         directory = JobDirectory.open(path)
         self.transport = SharedMemory(directory, seat, dimension, torch.float32, 0)
-        self.center = Center(self.transport, 1, dimension)
+        self.center = Center(self.transport, 1, dimension, patient=True)
         self.center.join(torch.zeros(dimension), [0], lambda: False)
 
     def push(self, count: int) -> list[int]:
@@ -62,6 +75,18 @@ class Pusher:
             self.center.desk.fill_(1.0)
             numbers += self.center.flush(1.0)
         return numbers
+
+    def pull(self, count: int) -> tuple[list[int], torch.Tensor]:
+        """Elastic moves of a worker that adds one to its weights before each."""
+        w, numbers = torch.zeros(self.transport.dimension, dtype=self.transport.dtype), []
+        for _ in range(count):
+            w.add_(1.0)
+            numbers += self.center.elastic(w, 0.25)
+            w.sub_(self.center.desk, alpha=0.25)
+        return numbers, w
+
+    def peek(self) -> torch.Tensor:
+        return self.center.peek().clone()
 
 
 def member(job: JobDirectory, seat: int = 0, dimension: int = D, fingerprint: int = 0) -> Center:
@@ -205,3 +230,151 @@ def test_a_place_whose_path_is_too_long_for_a_socket_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"sockets would have paths of \d+ bytes, expected at most 107"):
         protocol.check_address(tmp_path / ("x" * 80), 2)
     protocol.check_address(tmp_path.parent.parent, 2)
+
+
+@pytest.fixture
+def served(job):
+    """Processes of one job: a server, which `again` kills and starts anew, and two workers."""
+    with reaped([]) as everybody:
+        start = partial(in_process_of_its_own, Serving, str(job.path))
+
+        def again() -> None:
+            everybody.pop(0).kill()
+            everybody.insert(0, start())
+            everybody[0].answer()
+
+        everybody.append(start())
+        everybody[0].answer()
+        everybody += [in_process_of_its_own(Pusher, str(job.path), seat, 50_000) for seat in (0, 1)]
+        answers(everybody[1:])
+        yield everybody, again
+
+
+@pytest.mark.parametrize("move", ["push", "pull"])
+def test_a_server_that_is_killed_at_any_time_loses_no_move_and_makes_none_twice(served, job, move):
+    """Pushes add ones to w~; elastic moves leave the sum of w~ and all workers as it is, whatever is between them."""
+    (_, *workers), again = served
+    chance, count = random.Random(2), 300
+    for worker in workers:
+        worker.begin(move, count)
+    for _ in range(2):
+        time.sleep(0.05 + 0.1 * chance.random())
+        again()
+    found = answers(workers)
+    center = workers[0].ask("peek")
+    if move == "push":
+        assert sorted(found[0] + found[1]) == list(range(1, 2 * count + 1))
+        assert set(center.tolist()) == {2.0 * count}
+    else:
+        assert sorted(found[0][0] + found[1][0]) == list(range(1, 2 * count + 1))
+        total = center + found[0][1] + found[1][1]
+        torch.testing.assert_close(total, torch.full_like(total, 2.0 * count), rtol=1e-4, atol=0.0)
+
+
+def test_a_move_that_was_not_finished_was_not_made(tmp_path):
+    """What the server does not live to commit leaves w~ as it was, however far it had come."""
+    shard = kept(tmp_path, [1.0, 2.0, 3.0])
+    shard.flush(torch.ones(3), 0.5, seat=1, request=7)
+    shard.memory.spare.fill_(float("nan"))
+    memory = Memory.open(tmp_path / "part.memory", seats=3)
+    assert memory.vector.tolist() == [2.0, 3.0, 4.0]
+    assert (memory.moves, memory.last(1), memory.last(0)) == (1, (7, 1), (0, 0))
+    Shard(memory).fetch(torch.empty(3), seat=0, request=3)
+    assert memory.vector.tolist() == [2.0, 3.0, 4.0], "a fetch keeps the vector and counts as a move"
+    assert (memory.moves, memory.last(1), memory.last(0)) == (2, (7, 1), (3, 2))
+
+
+def test_workers_say_what_they_wait_for_while_a_server_is_stopped_and_go_on_after_it(job, caplog, monkeypatch):
+    monkeypatch.setattr("gossip.server.waiting._COMPLAINT_S", 0.2)
+    with reaped([in_process_of_its_own(Serving, str(job.path))]) as (server,):
+        server.answer()
+        worker = Pusher(str(job.path), 0, D)
+        worker.push(3)
+        server.signal(signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as pool:
+            pushing = pool.submit(worker.push, 2)
+            until(lambda: "worker 0: has waited 0 s for the server to answer a 'flush' request" in caplog.text)
+            assert not pushing.done()
+            server.signal(signal.SIGCONT)
+            assert pushing.result(20) == [4, 5]
+            server.kill()
+            pushing = pool.submit(worker.push, 2)
+            until(lambda: "worker 0: has waited 0 s for the server\n" in caplog.text)
+            with reaped([in_process_of_its_own(Serving, str(job.path))]):
+                assert pushing.result(20) == [6, 7]
+                assert set(worker.peek().tolist()) == {7.0}
+    assert "the server of the central variable has gone during a 'flush' request; waits for the next one" in caplog.text
+    assert "the 'flush' request is sent again" in caplog.text
+
+
+def test_a_worker_that_is_interrupted_while_there_is_no_server_still_knows_what_the_server_knew(job):
+    stop = threading.Event()
+    with reaped([in_process_of_its_own(Serving, str(job.path))]) as (server,):
+        server.answer()
+        center = Center(SharedMemory(job, 0, D, torch.float32, 0), 1, D, patient=True)
+        center.join(torch.zeros(D), [0], stop.is_set)
+        center.desk.fill_(3.0)
+        assert center.flush(1.0) == [1]
+        server.kill()
+    threading.Timer(0.2, stop.set).start()
+    assert center.fetch() is None
+    assert set(center.peek().tolist()) == {3.0}
+    assert center.versions == [1]
+    assert center.leave() is False
+    center.close()
+
+
+def test_the_last_worker_to_leave_stays_so_if_a_killed_server_makes_it_ask_again(job):
+    directory = JobDirectory.create(2, 2)
+    running = Running(directory, restarts=True)
+    first, second = member(directory), member(directory, 1)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda one: one.join(torch.zeros(D), [0], lambda: False), (first, second)))
+    assert first.leave() is False
+    assert second.leave() is True
+    assert first.leave() is False
+    assert second.leave() is True
+    first.close()
+    second.close()
+    running.thread.join(10)
+    assert not running.thread.is_alive()
+    directory.remove()
+
+
+def test_snapshots_are_whole_and_the_newest_that_is_starts_the_next_job(job, tmp_path, caplog):
+    running = Running(job, folder=tmp_path)
+    center = Center(SharedMemory(job, 0, D, torch.float32, 0), 1, D, snapshot_s=0.05)
+    center.join(torch.zeros(D), [0], lambda: False)
+    folder = tmp_path / "part-0-of-1"
+    for turn in (1, 2, 3):
+        center.desk.fill_(1.0)
+        center.flush(1.0)
+        until(lambda turn=turn: (folder / f"version-{turn:012d}.safetensors").exists())
+    center.desk.fill_(1.0)
+    center.flush(1.0)
+    assert center.leave()
+    center.close()
+    running.thread.join(10)
+    assert sorted(path.name[-13:] for path in folder.iterdir()) == ["3.safetensors", "4.safetensors"]
+    last = folder / "version-000000000004.safetensors"
+    whole = last.read_bytes()
+    assert newest(tmp_path, (D, 0), 0, 5).vector.tolist() == [4.0] * 5
+    for damaged in (whole[:-10], whole[:-1] + bytes([whole[-1] ^ 1]), b"", b"\xff" * 3000):
+        last.write_bytes(damaged)
+        part = newest(tmp_path, (D, 0), 10, D)
+        assert (part.version, set(part.vector.tolist()), len(part.vector)) == (3, {3.0}, D - 10)
+    assert f"snapshot {last} is skipped: its checksum is wrong" in caplog.text
+    assert newest(tmp_path, (D, 1), 0, D) is None, "another model"
+    following = JobDirectory.create(1, 1)
+    server = Running(following, folder=tmp_path)
+    for version, expected in ((2, 3.0), (9, 7.0)):
+        one = member(following)
+        one.join(torch.full((D,), 7.0), [version], lambda: False)
+        assert set(one.peek().tolist()) == {expected}
+        assert one.versions == [max(version, 3)]
+        one.close()
+        server.thread.join(10)
+        following.remove()
+        if version == 2:
+            following = JobDirectory.create(1, 1)
+            server = Running(following, folder=tmp_path)

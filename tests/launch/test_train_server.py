@@ -170,9 +170,10 @@ def test_bad_options_are_named_by_file_and_line(job, capsys, exchange, expected)
     assert jobs() == []
 
 
-def test_a_dry_run_counts_the_desks(job, capsys):
+def test_a_dry_run_counts_the_desks_and_the_memory_of_the_central_variable(job, capsys):
     def said(*words: str) -> int:
         assert main(["train", "small.yaml", "--dry-run", *words]) == 0
         return int(re.search(r"([\d,]+) bytes of shared memory", capsys.readouterr().out)[1].replace(",", ""))
 
-    assert said(DOWNPOUR) - said("exchange={method: none}") == 2 * 8192, "one vector of 1,216 floats each, in pages"
+    taken = said(DOWNPOUR) - said("exchange={method: none}")
+    assert taken == (2 + 2) * 8192, "one vector of 1,216 floats a worker, and two with their records, in pages"

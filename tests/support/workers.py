@@ -201,11 +201,15 @@ class Team:
         self.everybody: list[Handle] = []
         self.server: Handle | None = None
         if gossip.METHODS.config(method).of(**options).serving == "process":
-            self.server = in_process_of_its_own(CenterServer, str(self.directory.path))
-            self.server.answer()
-            self.everybody.append(self.server)
+            self.serve()
         self.workers = [self.run(rank) for rank in range(workers) if rank not in absent]
         answers(self.workers)
+
+    def serve(self) -> None:
+        """Start the process of the server; another one if there was one."""
+        self.server = in_process_of_its_own(CenterServer, str(self.directory.path))
+        self.server.answer()
+        self.everybody.append(self.server)
 
     def run(self, rank: int) -> Handle:
         """Start one worker's process."""
