@@ -22,7 +22,8 @@ PATIENCE_S = 60.0
 """How long an answer may take on a machine that is busy with other things."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "torch.nn.parallel", "torch._dynamo", "pydantic"])
+_PRELOADED = ["torch", "torch.distributed", "torch.nn.parallel", "torch._dynamo", "pydantic", "sklearn.datasets"]
+_CONTEXT.set_forkserver_preload(_PRELOADED)
 
 
 class RemoteError(Exception):

@@ -1,0 +1,216 @@
+"""A run that is stopped, by signals or not, and gone on with: to the bit where that can be, by more workers or fewer."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.remote import until
+from support.trainees import last_steps, train
+
+from configs import load
+from gossip.directory import JobDirectory
+from gossip.job import Job
+from trainers.halt import Halt
+from trainers.local import LocalTrainer
+from trainers.run_directory import RunDirectory
+from trainers.schema import Run
+from trainers.worker import Worker
+
+pytestmark = pytest.mark.timeout(60)
+
+CONFIG = """
+name: small
+seed: 3
+data: {name: digits, batch_size: 32}
+model: {name: mlp, hidden: [16], dropout: 0.2}
+optimizer: {name: sgd, lr: 0.1, momentum: 0.9}
+exchange: {method: gosgd, rho: 0.5}
+train: {steps: 40}
+run: {log_every: 10, tensorboard: false}
+"""
+
+METHODS = {
+    "none": "{method: none}",
+    "gosgd": "{method: gosgd, rho: 0.5}",
+    "persyn": "{method: persyn, tau: 7}",
+    "fully_sync": "{method: fully_sync}",
+    "easgd": "{method: easgd, beta: 0.5, tau: 7}",
+    "easgd before the gradient": "{method: easgd, beta: 0.5, tau: 6, order: before_gradient}",
+    "easgd async": "{method: easgd, mode: async, beta: 0.5, tau: 7}",
+    "downpour": "{method: downpour, n_push: 1, n_fetch: 2}",
+}
+REGULARIZERS = (
+    "regularizers=[{name: shade, weight: 1e-3}, {name: vcl, weight: 1e-3}, {name: reve, weight: 1e-3, refresh: 5},"
+    " {name: mutual_information, weight: 1e-3}]"
+)
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GOSGD_JOB"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def alone(source, name: str, *overrides: str, resume: bool = False) -> tuple[torch.Tensor, list]:
+    """Train one worker in this process; its weights and regularizers at the end."""
+    directory = RunDirectory(source.parent / name)
+    directory.check(resume)
+    loaded = load(source, list(overrides), Run)
+    directory.prepare(loaded, workers=1)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
+    job = Job.from_environment()
+    try:
+        worker = Worker(loaded.config, directory, job, resume)
+        worker.work()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        job.directory.let_go()
+        directory.let_go()
+    return worker.exchange.flat.vector, worker.local.regularizers
+
+
+def signal_at(monkeypatch, at: int, number: int) -> None:
+    """Have this process get a signal in the middle of a local step."""
+    step = LocalTrainer.step
+
+    def stepping(self, count: int) -> None:
+        if count == at:
+            os.kill(os.getpid(), number)
+        step(self, count)
+
+    monkeypatch.setattr(LocalTrainer, "step", stepping)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_by_a_signal_goes_on_to_the_bit(source, monkeypatch, method):
+    exchange = f"exchange={METHODS[method]}"
+    whole, _ = alone(source, "whole", exchange)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 16, signal.SIGTERM)
+        alone(source, "parts", exchange)
+    assert last_steps(source.parent / "parts", [0]) == [17]
+    parts, _ = alone(source, "parts", exchange, resume=True)
+    assert torch.equal(whole, parts)
+
+
+def test_regularizers_go_on_to_the_bit_after_a_signal(source, monkeypatch):
+    whole, expected = alone(source, "whole", REGULARIZERS)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 16, signal.SIGUSR2)
+        alone(source, "parts", REGULARIZERS)
+    parts, got = alone(source, "parts", REGULARIZERS, resume=True)
+    assert torch.equal(whole, parts)
+    for one, other in zip(expected, got, strict=True):
+        tensors = [[*regularizer.parameters(), *regularizer.buffers()] for regularizer in (one, other)]
+        assert all(map(torch.equal, *tensors))
+
+
+def test_another_optimizer_starts_with_an_empty_state(source, caplog):
+    alone(source, "run", "train.steps=20")
+    alone(source, "run", "optimizer={name: adam, lr: 0.001}", resume=True)
+    assert "the checkpoint is of another optimizer" in caplog.text
+
+
+def test_another_method_goes_on_from_the_weights(source):
+    alone(source, "run", "train.steps=20")
+    for method in ("persyn", "easgd", "none"):
+        alone(source, "run", f"exchange={METHODS[method]}", "train.steps=30", resume=True)
+
+
+def test_who_is_stopped_before_a_step_leaves_the_checkpoints_alone(source, monkeypatch):
+    alone(source, "run", "train.steps=20")
+    monkeypatch.setattr(Worker, "_stop", lambda self: True)
+    alone(source, "run", resume=True)
+    assert last_steps(source.parent / "run", [0]) == [20]
+
+
+@pytest.mark.parametrize("method", ["persyn", "easgd before the gradient"])
+def test_workers_that_diverge_stop_at_one_step_and_each_goes_on_from_its_own(source, method):
+    """One of them hears of it only; between two meetings their weights differ, and nothing of that is lost."""
+    exchange = f"exchange={METHODS[method]}"
+    whole = train(source, source.parent / "whole", 2, exchange)
+    took = []
+
+    def stop(handles, steps) -> None:
+        until(lambda: steps(0) > 8)
+        handles[1].signal(signal.SIGTERM)
+        began = time.monotonic()
+        until(lambda: all(handle.answered() for handle in handles))
+        took.append(time.monotonic() - began)
+
+    stopped = train(source, source.parent / "parts", 2, exchange, pause_s=0.02, meanwhile=stop)
+    assert took[0] < 3
+    one, other = last_steps(source.parent / "parts", [0, 1])
+    assert one == other == stopped[0][0] == stopped[1][0] < 40
+    resumed = train(source, source.parent / "parts", 2, exchange, resume=True)
+    assert resumed == whole
+
+
+@pytest.mark.parametrize("method", ["gosgd", "persyn", "easgd"])
+def test_a_job_goes_on_with_more_and_with_fewer_workers(source, method):
+    folder = source.parent / "run"
+    exchange = f"exchange={METHODS[method]}"
+    train(source, folder, 2, exchange, "train.steps=10")
+    for workers, steps in ((3, 20), (1, 30)):
+        ended = train(source, folder, workers, exchange, f"train.steps={steps}", resume=True)
+        assert [step for step, _ in ended] == [steps] * workers
+        summary = json.loads((folder / "final" / "summary.json").read_text())
+        assert (summary["workers"], summary["steps"], summary["interrupted"]) == (workers, steps, False)
+        assert summary["mass_total"] == (1.0 if method == "gosgd" else None)
+        assert last_steps(folder, range(workers)) == [steps] * workers
+    weights = load_file(folder / "final" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.fixture
+def halts():
+    """Of three workers, in this process."""
+    directory = JobDirectory.create(3, 3)
+    yield [Halt(Job(rank, 3, rank, directory, supervised=True)) for rank in range(3)]
+    directory.remove()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whoever_is_asked_first_all_stop_at_the_same_step(halts, seed):
+    """They meet at every fourth step, and nobody can begin what comes after a meeting without the others."""
+    generator = torch.Generator().manual_seed(seed)
+    pauses = torch.rand(3, 400, generator=generator).mul(0.004).tolist()
+    asked = int(torch.randint(3, (1,), generator=generator))
+    meeting = threading.Barrier(3)
+    ended = [-1] * 3
+
+    def work(rank: int) -> None:
+        halt, step = halts[rank], 0
+        while True:
+            if (halt.asked() or (rank == asked and step >= 11)) and halt.stand(step, 20.0):
+                break
+            halt.begin(step + 1)
+            time.sleep(pauses[rank][step])
+            step += 1
+            if step % 4 == 0:
+                meeting.wait(20)
+        ended[rank] = step
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len({*ended}) == 1
+    assert ended[0] >= 11
+
+
+def test_who_waits_in_vain_for_the_others_to_stop_says_so(halts):
+    halts[1].begin(5)
+    assert not halts[0].stand(4, 0.1), "worker 1 is in the middle of step 5"
+    with pytest.raises(TimeoutError, match="did not come to step 5 within 0 s"):
+        halts[0].stand(5, 0.1)
