@@ -77,7 +77,7 @@ def _check(given: argparse.Namespace, loaded: Loaded[Run]) -> None:
     workers = loaded.config.run.workers
     if workers < 2:
         raise ValueError(f"got {workers} worker, expected at least 2: nobody would be left to go on (--workers 4)")
-    if given.several >= workers:
+    if given.several_every and given.several >= workers:
         raise ValueError(f"--several: got {given.several}, expected fewer than the {workers} workers")
     if given.partition_every and loaded.config.exchange.method != "gosgd":
         raise ValueError(

@@ -81,7 +81,7 @@ def test_the_command_compares_a_run_with_itself_undisturbed(tmp_path, monkeypatc
         (["--kill-every", "5x"], "argument --kill-every: got '5x', expected a time such as 30s, 10m or 1.5h"),
         ([], "got no faults, expected at least one of --kill-every"),
         (["--kill-every", "5s", "--workers", "1"], "got 1 worker, expected at least 2"),
-        (["--kill-every", "5s", "--several", "2", "--workers", "2"], "--several: got 2, expected fewer than"),
+        (["--several-every", "5s", "--several", "2", "--workers", "2"], "--several: got 2, expected fewer than"),
         (["--kill-every", "5s", "--duration", "0"], "--duration: got 0 s, expected at least 1 s"),
         (["--partition-every", "5s", "exchange={method: none}"], "--partition-every: got exchange.method none"),
     ],
