@@ -13,6 +13,7 @@ import mmap
 import os
 import secrets
 import shutil
+import stat
 import struct
 import time
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def map_file(path: Path, size: int, create: bool = False) -> mmap.mmap:
     Raises:
         ValueError: the file system has no room; the message names the bytes needed.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
     descriptor = os.open(path, flags, 0o600)
     try:
         if create:
@@ -95,6 +96,12 @@ def map_file(path: Path, size: int, create: bool = False) -> mmap.mmap:
         raise
     finally:
         os.close(descriptor)
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Make a file that only this user can read, whatever the umask."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(text)
 
 
 def no_room(where: Path, needed: int) -> str:
@@ -138,7 +145,7 @@ class JobDirectory:
             (building / "board").touch(mode=0o600)
             with (building / "board").open("r+b") as board:
                 os.posix_fallocate(board.fileno(), 0, 8 * seats)
-            (building / "job.json").write_text(json.dumps({"seats": seats, "founders": founders}))
+            write_privately(building / "job.json", json.dumps({"seats": seats, "founders": founders}))
             lock(building / _OWNER)
             path = where / f"{PREFIX}{token}"
             building.rename(path)
@@ -155,16 +162,21 @@ class JobDirectory:
         """Open a job directory that another process of this host made.
 
         Raises:
-            ValueError: there is none at `path`.
+            ValueError: there is none at `path`, or others than this user could have put something into it.
         """
         path = Path(path)
         try:
+            _check_private(path)
             known = json.loads((path / "job.json").read_text())
-        except (OSError, ValueError) as error:
+            seats, founders = known["seats"], known["founders"]
+            whole = (path / "board").stat().st_size == 8 * seats
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, LookupError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"got job directory {path}, which is unreadable here ({error}); is this another host?"
             ) from None
-        return cls(path, known["seats"], known["founders"])
+        if not (type(seats) is type(founders) is int and 0 < founders <= seats and whole):
+            raise ValueError(f"got job directory {path} for {founders} of {seats} workers, expected one that is whole")
+        return cls(path, seats, founders)
 
     def let_go(self) -> None:
         """Stop owning the directory; whoever lets go when nobody is left in it removes it."""
@@ -177,14 +189,23 @@ class JobDirectory:
         unlock(self.path / _OWNER)
 
 
+def _check_private(path: Path) -> None:
+    state = path.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
+        raise ValueError(
+            f"got job directory {path} of user {state.st_uid} with mode {stat.filemode(state.st_mode)}, expected a"
+            f" directory of this user's ({os.getuid()}) with mode 0700: somebody else may have put files into it"
+        )
+
+
 def remove_stale() -> list[Path]:
     """Remove this user's job directories in which no process holds a lock any more; returns what was removed."""
     removed = []
     for path in [*root().glob(f"{PREFIX}*"), *root().glob(f".{PREFIX}*")]:
         try:
-            state = path.stat()
+            state = path.lstat()
             being_made = path.name.startswith(".") and time.time() - state.st_mtime < _BUILDING_S
-            if state.st_uid != os.getuid() or being_made or _in_use(path):
+            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or being_made or _in_use(path):
                 continue
         except OSError:
             continue

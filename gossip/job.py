@@ -1,7 +1,9 @@
-"""Which worker this process is, in which job, and where its members meet. Imports gossip.directory and torch.
+"""Which worker this process is, in which job, and where its members meet.
+
+Imports gossip.directory, gossip.records and torch.
 
 The launcher tells its workers through the environment; under plain torchrun the workers agree on a directory through
-torchrun's store, which is used for that one address and never again.
+torchrun's store, which is used for that one signed address and never again.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from gossip.directory import JobDirectory
+from gossip.records import Records, job_key
 
 JOB = "GOSGD_JOB"
 """Environment variable with the job directory's path, set by the launcher for its workers."""
@@ -107,15 +110,18 @@ def _agree(rank: int, workers: int) -> JobDirectory:
             f"got WORLD_SIZE={workers} without MASTER_ADDR and MASTER_PORT, expected the environment that torchrun"
             " sets; start the program with torchrun --nproc-per-node=N"
         )
+    key = job_key()
     shared, _, _ = next(iter(rendezvous("env://", rank, workers)))
-    store = PrefixStore(f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}", shared)
+    name = f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}/directory"
     _stores.append(shared)
+    records = Records(shared, key)
     if rank == 0:
         directory = JobDirectory.create(workers, workers)
-        store.set("directory", str(directory.path))
-    path = Path(store.get("directory").decode())
+        records.put(name, str(directory.path))
+        return directory
+    path = Path(records.get(name, shared.timeout.total_seconds()))
     if not path.is_dir():
         raise ValueError(
             f"got workers on several hosts (rank 0's {path} is not here), expected all on one host for this method"
         )
-    return directory if rank == 0 else JobDirectory.open(path)
+    return JobDirectory.open(path)

@@ -1,4 +1,7 @@
-"""Names and bookkeeping of messages, as the queue protocol and its users speak of them. Imports gossip.layout."""
+"""Names and bookkeeping of messages, as the queue protocol and its users speak of them.
+
+Imports gossip.layout and gossip.mass.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from typing import NamedTuple
 
 from gossip import layout
 from gossip.layout import Member, Words
+from gossip.mass import TOTAL
 from gossip.transports.base import Slot
+
+_MOST_STEPS = 1 << 48
 
 
 class Letter(NamedTuple):
@@ -48,10 +54,27 @@ class Peer:
     seen: int = 0
     """The last announcement handled."""
     pending: Mail | None = None
+    sound: bool = True
+    """Whether what it announced has made sense so far; if not, it is neither read nor chosen any more."""
 
     def state(self) -> int:
         """Where it stands in its life cycle, as it last said itself."""
         return self.words[layout.STATE]
+
+
+def check(shares: int, step: int, held: int) -> None:
+    """Whether a message can be what it says it is.
+
+    Args:
+        held: shares of its receiver.
+
+    Raises:
+        ValueError: there is not that much mass, or nobody can have made that many steps.
+    """
+    if not 0 < shares <= TOTAL - held:
+        raise ValueError(f"got {shares:,} shares beside {held:,} held, expected 1 to {TOTAL - held:,}")
+    if step > _MOST_STEPS:
+        raise ValueError(f"got step {step:,}, expected at most {_MOST_STEPS:,}")
 
 
 @dataclass(slots=True)

@@ -8,14 +8,17 @@ transfer of mass is one store, so a process may die between any two instructions
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from gossip import layout
 from gossip.fence import load as load_fence
 from gossip.layout import FLAG, MASK, Member, State
-from gossip.mail import Counters, Letter, Mail, Merge, Peer, Write
+from gossip.mail import Counters, Letter, Mail, Merge, Peer, Write, check
 from gossip.mass import merge_weight
 from gossip.transports.base import Transport
+
+_log = logging.getLogger("gosgd")
 
 
 @dataclass
@@ -153,13 +156,14 @@ class Outbox:
             peer
             for peer in self.peers
             if peer.state() == State.ACTIVE
+            and peer.sound
             and self.transport.reachable(peer.member)
             and (peer.pending is None or step - peer.pending.step <= self.patience)
         ]
 
     def reached(self) -> list[Peer]:
-        """Peers on this side of whatever partition there is."""
-        return [peer for peer in self.peers if self.transport.reachable(peer.member)]
+        """Peers on this side of whatever partition there is, and of sound mind."""
+        return [peer for peer in self.peers if peer.sound and self.transport.reachable(peer.member)]
 
     def unread(self) -> int:
         """How many of our messages wait to be read."""
@@ -195,20 +199,21 @@ class Outbox:
     def _receive(self, peer: Peer, word: int, merge: Merge) -> int:
         peer.seen = word
         me = self.transport.me
-        if word & FLAG or layout.generation_of(word) != me.generation:
+        if word & FLAG or layout.generation_of(word) != me.generation or not peer.sound:
             return 0
         self._fence()
         sequence = layout.sequence_of(word)
         block = layout.details(me.seat, sequence)
-        shares = peer.words[block + layout.MASS]
+        shares, step = peer.words[block + layout.MASS], peer.words[block + layout.AT_STEP]
         joining = self._words[layout.STATE] == State.JOINING
-        slot = self.transport.slot(peer.member, peer.words[block + layout.SLOT])
-        merge(
-            slot,
-            1.0 if joining else merge_weight(self.mass, shares),
-            peer.words[block + layout.AT_STEP],
-            Letter(peer.member, me, sequence),
-        )
+        try:
+            check(shares, step, self.mass)
+            slot = self.transport.slot(peer.member, peer.words[block + layout.SLOT])
+        except (OSError, ValueError, LookupError) as error:
+            peer.sound = False
+            _log.warning("worker %d: left out, because what it announced makes no sense: %s", peer.member.seat, error)
+            return 0
+        merge(slot, 1.0 if joining else merge_weight(self.mass, shares), step, Letter(peer.member, me, sequence))
         self._confirm(peer, sequence, shares)
         self.mass += shares
         self.counters.received += 1

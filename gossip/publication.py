@@ -58,7 +58,7 @@ class Publisher:
             return None
         try:
             buffers = self._map(member)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # gone, or not as long as a snapshot
             return None
         for _ in range(attempts):
             sequence = words[layout.PUBLISHED]

@@ -15,6 +15,8 @@ from hypothesis import settings
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.load_profile("tests")
 
+os.environ.setdefault("GOSGD_SECRET", "of these tests and no others")
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]
 

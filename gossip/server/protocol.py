@@ -103,7 +103,10 @@ def receive(connection: Connection) -> dict[str, Any]:
         OSError: likewise, or the message is too long.
         ValueError: it is no message.
     """
-    message = json.loads(connection.recv_bytes(_LONGEST_MESSAGE))
+    try:
+        message = json.loads(connection.recv_bytes(_LONGEST_MESSAGE))
+    except RecursionError:  # nothing but brackets
+        message = None
     if not isinstance(message, dict):
         raise ValueError(f"got {type(message).__name__}, expected a message")
     return message

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gossip import layout
-from gossip.directory import JobDirectory, Probe, lock, map_file, unlock
+from gossip.directory import JobDirectory, Probe, lock, map_file, unlock, write_privately
 from gossip.layout import Member, State, Words
 from gossip.transports.base import Transport
 
@@ -54,33 +54,50 @@ class View:
         self.board = _map_words(directory.path / "board", self.seats)
         sides = directory.path / _SIDES
         self._sides = _map_words(sides, self.seats) if sides.exists() else None
+        self._seen = memoryview(bytes(layout.WORD * self.seats)).cast("Q")
+        self._counts = [0] * self.seats
         self._words: dict[Member, memoryview] = {}
         self._probes: dict[Member, Probe | None] = {}
 
     def generations(self) -> Sequence[int]:
         """Per seat, how many members have taken it."""
-        return self.board
+        if self.board != self._seen:
+            self._seen = memoryview(bytes(self.board)).cast("Q")
+            for seat, count in enumerate(self._seen):
+                if count > self._counts[seat]:
+                    self._believe(seat, count)
+        return self._counts
+
+    def _believe(self, seat: int, count: int) -> None:
+        """Take note of new members, unless the newest has left no trace: its lock is made before it appears."""
+        if self.file(Member(seat, count - 1), "lock").exists():
+            self._counts[seat] = count
+        else:
+            _log.warning("worker %d: what it says of itself makes no sense (life %d); ignored", seat, count)
 
     def members(self) -> list[Member]:
         """The newest member of every seat that was ever taken."""
-        return [Member(seat, count - 1) for seat, count in enumerate(self.board) if count]
+        return [Member(seat, count - 1) for seat, count in enumerate(self.generations()) if count]
 
     def everybody(self) -> list[Member]:
         """Every member that ever was."""
-        return [Member(seat, age) for seat, count in enumerate(self.board) for age in range(count)]
+        return [Member(seat, age) for seat, count in enumerate(self.generations()) for age in range(count)]
 
     def file(self, member: Member, kind: str) -> Path:
         """The path of one of a member's files."""
         return self.directory.path / f"{member.seat}-{member.generation}.{kind}"
 
     def open(self, member: Member) -> Words:
-        """A member's control words; zeros for one that died before it wrote any."""
+        """A member's control words; zeros for one that died before it wrote any, or whose file holds something else."""
         if member not in self._words:
             try:
-                mapped = memoryview(map_file(self.file(member, "words"), self._size))
-            except (FileNotFoundError, ValueError):  # absent or empty: it died while making it
-                mapped = memoryview(bytes(self._size))
-            self._words[member] = mapped.cast("Q")
+                mapped = memoryview(map_file(self.file(member, "words"), self._size)).cast("Q")
+            except (OSError, ValueError):  # absent or empty: it died while making it
+                mapped = memoryview(bytes(self._size)).cast("Q")
+            if mapped[0] not in (0, layout.MAGIC):
+                _log.warning("worker %d: its control words are none of ours (%#x); ignored", member.seat, mapped[0])
+                mapped = memoryview(bytes(self._size)).cast("Q")
+            self._words[member] = mapped
         return self._words[member]
 
     def dead(self, member: Member) -> bool:
@@ -230,7 +247,7 @@ class SharedMemory(View, Transport):
         """Whether this member is the first to claim `name`: the file appears whole or not at all."""
         draft = self.file(self.me, f"claims-{name}")
         try:
-            draft.write_text(f"{self.me.seat} {self.me.generation}")
+            write_privately(draft, f"{self.me.seat} {self.me.generation}")
             os.link(draft, self.directory.path / f"claim-{name}")
         except (FileExistsError, FileNotFoundError):  # claimed already, or the job is over and its directory removed
             return False
@@ -241,10 +258,13 @@ class SharedMemory(View, Transport):
     def claimant(self, name: str) -> Member | None:
         """Who claimed `name`."""
         try:
-            seat, generation = (self.directory.path / f"claim-{name}").read_text().split()
+            seat, generation = map(int, (self.directory.path / f"claim-{name}").read_text().split())
         except FileNotFoundError:
             return None
-        return Member(int(seat), int(generation))
+        except ValueError:
+            _log.warning("claim %s: what it holds makes no sense; ignored", name)
+            return None
+        return Member(seat, generation)
 
     def close(self) -> None:
         """Let go of the mappings and, last of all, of the lock: from then on this member counts as gone."""
