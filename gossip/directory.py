@@ -21,6 +21,7 @@ from pathlib import Path
 
 PREFIX = "gosgd-"
 _OWNER = "owner.lock"
+_KEPT = "kept-"
 _BUILDING_S = 60  # a directory under construction is left alone for this long
 _FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
 
@@ -178,14 +179,47 @@ class JobDirectory:
             raise ValueError(f"got job directory {path} for {founders} of {seats} workers, expected one that is whole")
         return cls(path, seats, founders)
 
+    def keep(self, seat: int) -> bool:
+        """Keep a seat for a worker that is to come, until `let_go` or the end of this process.
+
+        Returns:
+            False if somebody else keeps it, or a living worker has it.
+        """
+        path = self.path / f"{_KEPT}{seat}.lock"
+        if path in _held:
+            return False
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        _held[path] = descriptor
+        if any(_is_held(file) for file in self.path.glob(f"{seat}-*.lock")):
+            unlock(path)
+            return False
+        return True
+
+    def taken(self) -> set[int]:
+        """Seats of living workers, and seats kept for some that are to come."""
+        names = [file.name.removeprefix(_KEPT) for file in self.path.glob("*.lock") if _is_held(file)]
+        return {int(name.partition("-")[0].partition(".")[0]) for name in names if name != _OWNER}
+
     def let_go(self) -> None:
-        """Stop owning the directory; whoever lets go when nobody is left in it removes it."""
-        unlock(self.path / _OWNER)
-        remove_stale()
+        """Stop owning the directory and keeping seats; whoever lets go when nobody is left in it removes it."""
+        for path in [path for path in _held if path.parent == self.path]:
+            unlock(path)
+        if self.path.is_dir() and not in_use(self.path):
+            self.remove()
 
     def remove(self) -> None:
         """Remove the directory and everything in it. Mappings that are still open stay valid."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        hidden = self.path.with_name(f".{self.path.name}")
+        try:
+            self.path.rename(hidden)  # first of all: whoever is still at work in it can put nothing more into it
+        except OSError:
+            hidden = self.path
+        shutil.rmtree(hidden, ignore_errors=True)
         unlock(self.path / _OWNER)
 
 
@@ -205,7 +239,7 @@ def remove_stale() -> list[Path]:
         try:
             state = path.lstat()
             being_made = path.name.startswith(".") and time.time() - state.st_mtime < _BUILDING_S
-            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or being_made or _in_use(path):
+            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or being_made or in_use(path):
                 continue
         except OSError:
             continue
@@ -214,12 +248,17 @@ def remove_stale() -> list[Path]:
     return removed
 
 
-def _in_use(path: Path) -> bool:
-    for file in path.glob("*.lock"):
+def in_use(path: Path) -> bool:
+    """Whether a living process holds a lock in a job directory."""
+    return any(_is_held(file) for file in path.glob("*.lock"))
+
+
+def _is_held(file: Path) -> bool:
+    try:
         probe = Probe(file)
-        try:
-            if probe.held():
-                return True
-        finally:
-            probe.close()
-    return False
+    except FileNotFoundError:
+        return False
+    try:
+        return probe.held()
+    finally:
+        probe.close()

@@ -33,7 +33,7 @@ class Job:
     """One worker's place in a job.
 
     Attributes:
-        rank: this worker, 0 to workers - 1; also its seat.
+        rank: this worker, 0 to workers - 1, or more if it joined later; also its seat.
         workers: M, how many the job was started with.
         local_rank: index among the workers of this host.
         directory: where the members of this host meet.
@@ -56,7 +56,8 @@ class Job:
             ValueError: the environment is incomplete, or the workers are on several hosts.
         """
         rank, workers = _integer("RANK", 0), _integer("WORLD_SIZE", 1)
-        if not 0 <= rank < workers:
+        joined = JOB in os.environ and rank >= workers > 0  # it has a seat above those the job was started with
+        if not (joined or 0 <= rank < workers):
             raise ValueError(f"got RANK={rank} and WORLD_SIZE={workers}, expected 0 <= RANK < WORLD_SIZE")
         local_rank = _integer("LOCAL_RANK", rank)
         if JOB in os.environ:

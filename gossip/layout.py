@@ -58,11 +58,12 @@ FINGERPRINT = 7  # of its model
 PUBLISHING = 8  # sequence number of the publication being written
 PUBLISHED = 9  # sequence number of the newest complete one
 PUBLICATION = 10  # two blocks (step, mass), used in turn
-FINISHED = 14  # 1 once it makes no more local steps
+FINISHED = 14  # one of the next two once it makes no more local steps
 HELD = 15  # shares it holds, as a hint for peers that choose adaptively
 WANDERED = 16  # e of gossip.adaptive, in units of 1 / WANDERED_SCALE
 EARLIER = 17  # local steps that an earlier job, which this one resumes, had made on its seat
 
+AT_ITS_END, TAKEN_OUT = 1, 2
 WANDERED_SCALE = 1 << 20
 
 POST = 16

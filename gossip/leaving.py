@@ -1,7 +1,7 @@
 """Leaving a job with all of one's mass, and taking over when every holder of mass has died.
 
-Imports gossip.layout, gossip.ledger, gossip.mail and gossip.outbox. Both are written as single attempts that never
-wait, so that whoever calls them decides how long to go on.
+Imports gossip.layout, gossip.ledger, gossip.mail, gossip.outbox and the transport interface. Both are written as
+single attempts that never wait, so that whoever calls them decides how long to go on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,13 @@ from gossip.layout import State
 from gossip.ledger import audit, extinct
 from gossip.mail import Merge, Peer, Write
 from gossip.outbox import Outbox
+from gossip.transports.base import Transport
+
+_OVER = "over"
+
+
+class JobOverError(RuntimeError):
+    """A worker came when the last one had left with the consensus model: there is nobody to learn from."""
 
 
 def depart(outbox: Outbox, step: int, write: Write, merge: Merge) -> bool | None:
@@ -48,6 +55,32 @@ def _heir(outbox: Outbox) -> Peer | None:
     return lowest if lowest in reached and lowest.member < outbox.transport.me else None
 
 
+def finish(transport: Transport) -> None:
+    """Note that this member leaves as the last one, for those that are still on their way here."""
+    _claim_in_turn(transport, _OVER)
+
+
+def over(transport: Transport) -> bool:
+    """Whether somebody has left as the last one; a last one that died before it was through does not count."""
+    attempt = 0
+    while (holder := transport.claimant(f"{_OVER}-{attempt}")) is not None:
+        if transport.open(holder)[layout.STATE] == State.GONE:
+            return True
+        attempt += 1
+    return False
+
+
+def _claim_in_turn(transport: Transport, name: str) -> bool:
+    """Claim what only one living member may have: a claim passes on only when its holder is dead."""
+    attempt = 0
+    while not transport.claim(f"{name}-{attempt}"):
+        holder = transport.claimant(f"{name}-{attempt}")
+        if holder != transport.me and (holder is None or not transport.dead(holder)):
+            return False
+        attempt += 1
+    return True
+
+
 def inherit(outbox: Outbox, founders: int) -> int:
     """One attempt to re-issue the mass of a job whose holders are all dead; only the lowest living member may.
 
@@ -67,12 +100,8 @@ def inherit(outbox: Outbox, founders: int) -> int:
             return 0
     except TimeoutError:  # mass is moving, so somebody holds it
         return 0
-    attempt = 0
-    while not transport.claim(f"extinction-{attempt}"):
-        holder = transport.claimant(f"extinction-{attempt}")
-        if holder != transport.me and (holder is None or not transport.dead(holder)):
-            return 0
-        attempt += 1
+    if not _claim_in_turn(transport, "extinction"):
+        return 0
     missing = audit(transport, founders).lost
     transport.words[layout.TAKEN] = transport.words[layout.TAKEN] + missing
     outbox.mass += missing

@@ -23,10 +23,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(MISTAKE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """A configuration and what is to be changed in it."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file or the name of a recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the file")
+def add_config(parser: argparse.ArgumentParser) -> argparse.Action:
+    """A configuration and what is to be changed in it. Returns the argument that names the configuration."""
+    config = parser.add_argument("config", metavar="CONFIG", help="a YAML file or the name of a recipe")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="replaces a value of the file")
+    return config
+
+
+class Instead(argparse.Action):
+    """An option with which another argument need not be given.
+
+    Args:
+        of: the other argument.
+    """
+
+    def __init__(self, *arguments: Any, of: argparse.Action, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._of = of
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Take the value."""
+        setattr(namespace, self.dest, values)
+        self._of.required = False
 
 
 def add_resume(parser: argparse.ArgumentParser) -> None:

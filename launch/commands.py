@@ -8,7 +8,8 @@ from pathlib import Path
 
 from configs import dump, recipe_path
 from configs import recipes as recipe_names
-from launch.arguments import add_config, add_resume, duration
+from launch import detach
+from launch.arguments import NOT_RESUMED, Instead, add_config, add_resume, duration
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -17,31 +18,69 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  gosgd train digits --workers 4\n"
         "  gosgd train digits exchange.rho=0.02 run.dir=runs/slow --workers 8\n"
-        "  gosgd train job.yaml --resume auto"
+        "  gosgd train job.yaml --resume auto\n"
+        "  gosgd train digits --detach\n"
+        "  gosgd train --join runs/digits --workers 2"
     )
-    add_config(parser)
+    config = add_config(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes to start (default: run.workers)")
     add_resume(parser)
+    parser.add_argument(
+        "--join",
+        action=Instead,
+        of=config,
+        metavar="RUN_DIR",
+        help="add workers (default: 1) to the job that is running with this run directory; takes no CONFIG",
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="run in the background, whatever becomes of this terminal"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
     parser.add_argument("--print-config", action="store_true", help="print the configuration with every default")
 
 
 def train(given: argparse.Namespace) -> int:
     """Check the job, then run it."""
+    if given.join is not None and (given.config is not None or given.overrides or given.resume != NOT_RESUMED):
+        raise ValueError(
+            "got --join with CONFIG, key=value or --resume, expected --join RUN_DIR alone: the job has both"
+        )
+    if given.detach and not (given.print_config or given.dry_run or detach.in_background()):
+        return detach.start(_words(given))
     from launch.settings import read
 
-    loaded = read(given.config, given.overrides, given.workers)
-    if given.print_config:
-        print(dump(loaded.config), end="")
-        return 0
+    if given.join is None:
+        loaded = read(given.config, given.overrides, given.workers)
+        if given.print_config:
+            print(dump(loaded.config), end="")
+            return 0
+    from launch.join import plan_to_join
+    from launch.places import Founding, Place
     from launch.plan import make_plan
     from launch.supervisor import Supervisor
 
-    plan = make_plan(loaded, given.resume)
+    place: Place
+    if given.join is None:
+        plan = make_plan(loaded, given.resume, detached=given.detach)
+        place = Founding(plan)
+    else:
+        plan, place = plan_to_join(given.join, 1 if given.workers is None else given.workers, given.detach)
+    if given.print_config:
+        print(dump(plan.run), end="")
+        return 0
     if given.dry_run:
         print(plan.describe())
         return 0
-    return Supervisor(plan).run()
+    return Supervisor(plan, detach.Announcement(plan.directory) if given.detach else None, place).run()
+
+
+def _words(given: argparse.Namespace) -> list[str]:
+    """The command line of `gosgd train` that asks for the same."""
+    words = ["train", "--detach"]
+    words += [] if given.workers is None else ["--workers", str(given.workers)]
+    return words + (
+        ["--join", given.join] if given.join else ["--resume", given.resume, given.config, *given.overrides]
+    )
 
 
 def add_validate(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -19,7 +20,8 @@ def say(error: BaseException | str) -> None:
     """An error as one or two lines on stderr."""
     first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     second = " ".join(others)
-    print("\n".join([f"gosgd: {first}", *([second[:_LONGEST]] if second else [])]), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may have been closed
+        print("\n".join([f"gosgd: {first}", *([second[:_LONGEST]] if second else [])]), file=sys.stderr, flush=True)
 
 
 def said(log: str) -> str:

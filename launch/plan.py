@@ -14,6 +14,7 @@ from gossip import layout
 from gossip.directory import no_room, remove_stale, root
 from gossip.flat import Flat
 from gossip.methods import Exchange
+from gossip.server import memory
 from gossip.server.protocol import Serving, check_address
 from launch.arguments import NOT_RESUMED
 from launch.settings import blame, customs, run_folder
@@ -42,6 +43,7 @@ class Plan:
         samples: in one local step.
         shared_memory: bytes the job takes in shared memory.
         serving: where the central variable lives, of methods that need a server.
+        detached: whether its workers go on to the end when their launcher dies.
     """
 
     loaded: Loaded[Run]
@@ -54,6 +56,7 @@ class Plan:
     samples: int
     shared_memory: int
     serving: Serving | None
+    detached: bool = False
 
     @property
     def run(self) -> Run:
@@ -73,8 +76,13 @@ class Plan:
         )
 
 
-def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
+def make_plan(loaded: Loaded[Run], resume: str, workers: int | None = None, detached: bool = False) -> Plan:
     """Check a job by building what its workers will build.
+
+    Args:
+        resume: `never`, `auto`, or the directory of an earlier run.
+        workers: how many are to be started; those the job is founded with by default.
+        detached: see Plan.
 
     Raises:
         ValueError: data that cannot be read, a model that does not fit it, options that are out of range, shared
@@ -103,30 +111,32 @@ def make_plan(loaded: Loaded[Run], resume: str) -> Plan:
         if run.regularizers or any(customs(run)):  # ours are in order once their options are, and take a second to make
             LocalTrainer(run, model, model, batches, torch.device("cpu"), regularizers)
     data.close()
-    seats = min(run.run.max_workers, max(2 * run.run.workers, run.run.workers + 8))
+    seats = run.run.max_workers
     vector = flat.dimension * flat.vector.element_size()
     serving = exchange.serving
-    needed = shared_memory(run.run.workers, seats, vector, getattr(exchange, "slots", 0), desks=serving is not None)
+    parts = {None: 0, "process": 1, "sharded": run.run.workers}[serving]
+    needed = shared_memory(workers or run.run.workers, seats, vector, getattr(exchange, "slots", 0), parts)
     _check_room(needed)
     if serving:
         check_address(root(), run.run.workers)
     samples = batches.batch_size * run.train.grad_accum_steps
-    return Plan(
-        loaded, directory, resume != NOT_RESUMED, method, seats, flat.dimension, steps, samples, needed, serving
-    )
+    going_on, dimension = resume != NOT_RESUMED, flat.dimension
+    return Plan(loaded, directory, going_on, method, seats, dimension, steps, samples, needed, serving, detached)
 
 
-def shared_memory(workers: int, seats: int, vector: int, slots: int, desks: bool = False) -> int:
+def shared_memory(workers: int, seats: int, vector: int, slots: int, parts: int = 0) -> int:
     """Bytes a job takes: control words, slots and two publications a worker, and the initial weights of gossip.
 
     Args:
         vector: bytes of a weight vector.
         slots: a worker's.
-        desks: whether each worker has one, to hand vectors to a server.
+        parts: which the central variable is kept in; 0 where there is none. Each worker then has a desk, to hand
+            vectors to whoever serves it.
     """
     words = _pages(layout.size(seats) * layout.WORD)
-    a_worker = words + (slots + desks) * _pages(vector) + _pages(_PUBLICATIONS * vector)
-    return workers * a_worker + (_pages(vector) if slots else 0) + 2 * _PAGE
+    a_worker = words + (slots + bool(parts)) * _pages(vector) + _pages(_PUBLICATIONS * vector)
+    center = parts * _pages(memory.size(-(-vector // parts), seats)) if parts else 0
+    return workers * a_worker + center + (_pages(vector) if slots else 0) + 2 * _PAGE
 
 
 def _pages(size: int) -> int:

@@ -1,6 +1,6 @@
 """What a process does first, before torch is there: where it finds modules, and that it ends with its launcher.
 
-Imports nothing of this project.
+Imports nothing of this project before the end.
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 SUPERVISOR = "GOSGD_SUPERVISOR"
 """Environment variable with the launcher's process id; a worker ends when that process does."""
 
+DETACHED = "GOSGD_DETACHED"
+"""Environment variable that is set where workers go on to the end of the job without their launcher."""
+
 _PR_SET_PDEATHSIG = 1
 _ORPHAN_S = 5.0
+_IMPORT_S = 60.0
+_HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
+_imported = threading.Event()
 
 
 def let_users_modules_be_found() -> None:
@@ -33,7 +42,7 @@ def end_with_the_supervisor() -> None:
 
     A worker that is stuck and does not heed the signal is killed, with its loader processes, a few seconds later.
     """
-    if SUPERVISOR not in os.environ:
+    if SUPERVISOR not in os.environ or DETACHED in os.environ:
         return
     with contextlib.suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -47,8 +56,51 @@ def orphaned() -> bool:
     return SUPERVISOR in os.environ and os.getppid() != int(os.environ[SUPERVISOR])
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Hold signals back: an import that is broken off leaves modules in pieces, and nothing could be tidied up."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        _imported.set()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def heed_signals() -> None:
+    """Before and after training a signal ends the process, but not without tidying up."""
+    for number in _HELD_BACK:
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number if number == signal.SIGINT else 0)  # there is nothing to save, or it has been saved
+
+
+def tidy_up(run_directory: Path) -> None:
+    """At the end of a process whose launcher is gone, do what the launcher would at the end of the last one.
+
+    Args:
+        run_directory: of the job that this process was started for.
+    """
+    if not orphaned():
+        return
+    for number in _HELD_BACK:
+        signal.signal(number, signal.SIG_IGN)
+    from gossip.directory import JobDirectory
+    from gossip.job import JOB
+    from trainers.run_directory import RunDirectory
+
+    job = JobDirectory(Path(os.environ[JOB]), 0, 0)
+    job.let_go()
+    directory = RunDirectory(run_directory)
+    directory.forget(job)
+    directory.pid(int(os.environ["RANK"])).unlink(missing_ok=True)
+
+
 def _end_when_orphaned() -> None:
     while not orphaned():
         time.sleep(1.0)
+    _imported.wait(_IMPORT_S)
     time.sleep(_ORPHAN_S)
     os.killpg(0, signal.SIGKILL)

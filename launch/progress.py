@@ -6,12 +6,14 @@ no worker is asked for anything.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +23,7 @@ from typing_extensions import Self
 
 from gossip import layout
 from gossip.directory import JobDirectory
-from gossip.layout import State
+from gossip.layout import State, Words
 from gossip.transports.shared_memory import View
 from launch.plan import Plan
 
@@ -36,18 +38,22 @@ class Progress:
     Args:
         plan: of the job.
         job: where the workers meet.
+        ranks: of the workers to show; those the job is founded with by default.
     """
 
-    def __init__(self, plan: Plan, job: JobDirectory) -> None:
+    def __init__(self, plan: Plan, job: JobDirectory, ranks: Sequence[int] | None = None) -> None:
         self._plan = plan
+        self._ranks = range(plan.workers) if ranks is None else ranks
+        self._goal = plan.workers * plan.steps  # of the job, where it stops at a total
+        self._total = self._goal if self._by_total() else len(self._ranks) * plan.steps
         self._view = View(job)
         self._bar: tqdm[Any] | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not plan.detached:
             wide = os.get_terminal_size(sys.stderr.fileno()).columns  # 0 where there is a terminal but no screen
             self._bar = tqdm(
-                total=plan.workers * plan.steps,
+                total=self._total,
                 unit="step",
-                desc=f"{plan.run.exchange.method} x{plan.workers}",
+                desc=f"{plan.run.exchange.method} x{len(self._ranks)}",
                 dynamic_ncols=wide > 0,
                 ncols=None if wide else 80,
                 nrows=None if wide else 20,
@@ -60,25 +66,45 @@ class Progress:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def follow(self, job: JobDirectory) -> None:
+        """Look at the job that takes the place of the last one, whose workers all had to be restarted."""
+        self._view = View(job)
+        self._done.clear()
+
     def step(self) -> int:
         """The step that every worker has reached; 0 before the last of them has begun."""
-        words = [self._view.open(member) for member in self._view.members()]
-        return min((own[layout.STEP] for own in words), default=0) if len(words) >= self._plan.workers else 0
+        words = self._own()
+        return min((own[layout.STEP] for own in words), default=0) if len(words) == len(self._ranks) else 0
 
     def ending(self) -> bool:
         """Whether a worker has left at the end of its training: who comes now would find nobody to join."""
         members = map(self._view.open, self._view.members())
         gone = [words for words in members if words[layout.FINISHED] or words[layout.STATE] == State.GONE]
-        if self._plan.run.train.stop == "total":
-            return bool(gone) and self._ever() >= self._plan.workers * self._plan.steps
+        if self._by_total():
+            return bool(gone) and self._ever() >= self._goal
         return any(words[layout.STEP] >= self._plan.steps for words in gone)
+
+    def early(self, rank: int) -> bool:
+        """Whether a worker that has ended well was taken out of the job, while others are in it."""
+        members = {member: self._view.open(member) for member in self._view.members()}
+        taken_out = any(
+            words[layout.FINISHED] == layout.TAKEN_OUT for one, words in members.items() if one.seat == rank
+        )
+        return taken_out and any(words[layout.STATE] != State.GONE for words in members.values())
+
+    def _by_total(self) -> bool:
+        return self._plan.run.train.stop == "total"
+
+    def _own(self) -> list[Words]:
+        return [self._view.open(member) for member in self._view.members() if member.seat in self._ranks]
 
     def update(self) -> None:
         """Read the counters and draw, if the last time was not just now."""
         now = time.monotonic()
         if now - self._drawn >= (_PLAIN_PERIOD_S if self._bar is None else _PERIOD_S):
             self._drawn = now
-            self._draw(now)
+            with contextlib.suppress(OSError):  # the terminal may have been closed
+                self._draw(now)
 
     def _made(self) -> int:
         return sum(self._view.open(member)[layout.DONE] for member in self._view.everybody())
@@ -88,10 +114,9 @@ class Progress:
         return sum(words[layout.DONE] + words[layout.EARLIER] for words in everybody)
 
     def _position(self) -> int:
-        if self._plan.run.train.stop == "total":
-            return min(self._ever(), self._plan.workers * self._plan.steps)
-        newest = map(self._view.open, self._view.members())
-        return sum(min(words[layout.STEP], self._plan.steps) for words in newest)
+        if self._by_total():
+            return min(self._ever(), self._goal)
+        return sum(min(words[layout.STEP], self._plan.steps) for words in self._own())
 
     def _draw(self, now: float) -> None:
         self._done.append((now, self._made()))
@@ -102,7 +127,7 @@ class Progress:
         figures = ", ".join(part for part in (f"{rate:,.0f} samples/s" if rate else "", self._evaluation()) if part)
         position = self._position()
         if self._bar is None:
-            self.say(f"{position:,} of {self._plan.workers * self._plan.steps:,} steps, {figures}".rstrip(", "))
+            self.say(f"{position:,} of {self._total:,} steps, {figures}".rstrip(", "))
             return
         self._bar.n = position
         self._bar.set_postfix_str(figures, refresh=True)
@@ -123,7 +148,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        tqdm.write(text, file=sys.stderr)
+        with contextlib.suppress(OSError):
+            tqdm.write(text, file=sys.stderr)
 
     def in_background(self) -> Self:
         """Draw from a thread, for a worker that has other things to do."""
@@ -141,12 +167,16 @@ class Progress:
         if self._thread is not None:
             self._thread.join()
         if self._bar is not None:
-            self._draw(time.monotonic())
-            summary = self._plan.directory.read_summary()
-            if summary is not None and not summary["interrupted"]:
-                self._bar.n = self._plan.workers * self._plan.steps  # the counters may be gone with the job's directory
-                self._bar.refresh()
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._finish(self._bar)
+
+    def _finish(self, bar: tqdm[Any]) -> None:
+        self._draw(time.monotonic())
+        summary = self._plan.directory.read_summary()
+        if summary is not None and not summary["interrupted"]:
+            bar.n = self._total  # the counters may be gone with the job's directory
+            bar.refresh()
+        bar.close()
 
     def __enter__(self) -> Self:
         return self

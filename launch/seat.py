@@ -18,7 +18,7 @@ from gossip.directory import JobDirectory
 from gossip.job import JOB
 from launch.logs import WorkerLogs
 from launch.plan import Plan
-from launch.process import SUPERVISOR
+from launch.process import DETACHED, SUPERVISOR
 
 _KILLED_S = 5.0
 
@@ -70,7 +70,7 @@ class Seat:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             JOB: str(self._job.path),
             SUPERVISOR: str(os.getpid()),
-        }
+        } | ({DETACHED: "1"} if self._plan.detached else {})
         if self.rank is None:
             name, command = "server", ["-m", "launch.server", str(directory.path), str(self._job.path)]
         else:
@@ -90,6 +90,7 @@ class Seat:
         )
         assert isinstance(context, SubprocessContext)
         self._context = context
+        directory.pid(self.rank).write_text(f"{context.pids()[0]}\n")
 
     def poll(self) -> int | None:
         """The exit code once the process has ended, negative for a signal; loader processes it left are ended too."""
@@ -104,6 +105,7 @@ class Seat:
         result = self._context.wait(timeout=0)
         assert result is not None
         self._context = None
+        self._plan.directory.pid(self.rank).unlink(missing_ok=True)
         return result.failures[0].exitcode if result.is_failed() else 0
 
     def terminate(self) -> None:

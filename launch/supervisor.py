@@ -1,11 +1,12 @@
 """Starts the workers of one host and looks after them. Imports launch's lower modules and torch's elastic processes.
 
-A worker that fails is restarted alone; the workers of a collective method can only go on together, so there one failure
-ends all. A server that keeps a central variable is one more process, and nothing goes on without it.
+A worker that fails is restarted alone; the workers of a collective method can only go on together, so there all are
+restarted. A server that keeps a central variable is one more process, which the workers wait for when it fails.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import signal
@@ -16,18 +17,24 @@ from typing import Any, Protocol
 
 from torch.distributed.elastic.multiprocessing import SignalException
 
+from configs.files import append_line
 from gossip.directory import JobDirectory
 from launch.budget import Budget
 from launch.errors import DONE, MISTAKE, RunFailedError, said, say
+from launch.places import Founding, Place
 from launch.plan import Plan
 from launch.progress import Progress, table
 from launch.seat import Seat
+from trainers.checkpoints import common
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGQUIT)
+_REQUEUED = (signal.SIGTERM, signal.SIGUSR2)
+"""What a scheduler sends before the time is up; a job that has saved ends well."""
 _POLL_S = 0.05
-_INTERRUPT_S = 2.0
+_SILENT_S = 2.0
 _FAILURE_S = 10.0
 _LAST_LINES = 12
+_BEGUN_S = 60.0  # what a job may lose that has no checkpoint yet
 
 
 class Companion(Protocol):
@@ -49,21 +56,25 @@ class Supervisor:
     Args:
         plan: of the job.
         companion: looks on.
+        place: of this launcher in the job; it makes the job by default.
     """
 
-    def __init__(self, plan: Plan, companion: Companion | None = None) -> None:
+    def __init__(self, plan: Plan, companion: Companion | None = None, place: Place | None = None) -> None:
         self.plan = plan
         self._companion = companion
+        self._place = Founding(plan) if place is None else place
         self._budgets: dict[str, Budget] = {}
         self._given_up: list[Seat] = []
         self._interrupted = 0
         self._signals = 0
+        self._late: list[Seat] = []
 
     def run(self) -> int:
         """Start, watch, restart, tidy up.
 
         Returns:
-            The exit code: 0 done, 128 + the signal's number after an interrupt.
+            The exit code: 0 done, or saved after SIGTERM or SIGUSR2; 128 + the signal's number after any other, or if
+            a worker had to be killed before it had saved.
 
         Raises:
             ValueError: a mistake of the user's that only a worker could see.
@@ -72,16 +83,16 @@ class Supervisor:
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         plan = self.plan
-        job = JobDirectory.create(plan.seats, plan.workers)
+        others: list[int] = []
         try:
-            plan.directory.prepare(plan.loaded, plan.workers)
-            self._workers = [Seat(rank, plan, job) for rank in range(plan.workers)]
+            self._listen()
+            job = self._place.enter()
+            self._workers = [Seat(rank, plan, job) for rank in self._place.ranks]
             # Looked at last: of a server and a worker that failed for want of it, both are seen at once.
-            self._seats = [*self._workers, *([Seat(None, plan, job)] if plan.serving == "process" else [])]
+            self._seats = [*self._workers, *([Seat(None, plan, job)] if self._place.serves else [])]
             if self._companion is not None:
                 self._companion.prepare(job)
-            with Progress(plan, job) as self._progress:
-                self._listen()
+            with Progress(plan, job, self._place.ranks) as self._progress:
                 try:
                     self._watch()
                 except (RunFailedError, ValueError):
@@ -93,11 +104,10 @@ class Supervisor:
                     self._stop(0.0)
                 step = self._progress.step()
         finally:
-            job.remove()
-            plan.directory.let_go()
+            others = self._place.leave()
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-        return self._report(step)
+        return self._report(step, others)
 
     def _listen(self) -> None:
         for number in _SIGNALS:
@@ -128,11 +138,14 @@ class Supervisor:
                 if not (seat.done or seat.running or self._interrupted) and time.monotonic() >= seat.due:
                     self._start(seat)
             if self._interrupted:
-                self._stop(_INTERRUPT_S)
+                self._late = self._stop(self.plan.run.run.grace_s)
                 return
             ended = [(seat, code) for seat in self._seats if (code := seat.poll()) is not None]
             for seat, code in ended:
                 seat.done = code == 0
+                if seat.done and seat.rank is not None and self._progress.early(seat.rank):
+                    self._event("leave", seat)
+                    self._progress.say(f"{seat.name} left")
             if failures := [(seat, code) for seat, code in ended if code]:
                 self._judge(failures)
             self._progress.update()
@@ -158,19 +171,61 @@ class Supervisor:
         for seat, code in failures:
             if code == MISTAKE and seat.attempt == 0:  # later attempts have shown that the job itself is in order
                 raise ValueError(said("\n".join(seat.output())) or f"{seat.name} refused to start")
+        # A worker that merely lost its peer, or its server, fails a moment after that one did.
+        seat, code = min(failures, key=lambda failure: (failure[1] > 0, _written(failure[0])))
+        serving = self.plan.serving
+        if (serving or self.plan.method.collective) and self.plan.directory.read_summary() is not None:
+            self._progress.say(f"{seat.name} {_cause(code)} when the job had come to its end")
+            self._stop(_FAILURE_S)
+            for seat in self._seats:
+                seat.done = True
+        elif serving and getattr(self.plan.run.exchange, "server_loss", "") == "stop":
+            self._judge_holders(failures, seat, code)
+        elif self.plan.method.collective:
+            self._restart_all(seat, code)
+        else:
+            for seat, code in failures:
+                self._restart(seat, code)
+
+    def _judge_holders(self, failures: list[tuple[Seat, int]], first: Seat, first_code: int) -> None:
+        """Decide where the job is to stop with whoever holds the central variable, or a part of it."""
         method = self.plan.run.exchange.method
         for seat, code in failures:
             if seat.rank is None:
-                raise self._failed(
-                    seat, code, f"a {method} job ends with its central variable; go on with --resume auto"
-                )
-        if self.plan.method.collective or self.plan.serving == "sharded":
-            # A worker that merely lost its peer fails a moment after that peer did.
-            seat, code = min(failures, key=lambda failure: (failure[1] > 0, _written(failure[0])))
-            part = ", each of which holds a part of the central variable" if self.plan.serving else ""
-            raise self._failed(seat, code, f"a {method} job ends with any of its workers{part}")
+                why = f"a {method} job ends with its central variable (exchange.server_loss); go on with --resume auto"
+                raise self._failed(seat, code, why)
+        if self.plan.serving == "sharded":
+            why = f"a {method} job ends with any of its workers, each of which holds a part of the central variable"
+            raise self._failed(first, first_code, why)
         for seat, code in failures:
             self._restart(seat, code)
+
+    def _restart_all(self, seat: Seat, code: int) -> None:
+        """Start all workers anew after the failure of one: from where all have a checkpoint, or the job's beginning."""
+        budget, now = self._budget(self._workers[0]), time.monotonic()
+        ends = f"a {self.plan.run.exchange.method} job ends with any of its workers"
+        delay = budget.failed(now)
+        if delay is None:
+            restarts = self.plan.run.run.restarts
+            raise self._failed(seat, code, f"{ends}, and its {restarts} restarts (run.restarts) are used up")
+        found = common(self.plan.directory.checkpoints, self.plan.workers)
+        if found is None and time.time() - self._workers[0].began > _BEGUN_S:
+            raise self._failed(seat, code, f"{ends} where it has no checkpoints (run.checkpoint_every)")
+        self._event("restart_all", seat)
+        since = "anew" if found is None else f"from step {found.step}"
+        wait = f" in {delay:.0f} s" if delay else ""
+        self._progress.say(f"{seat.name} {_cause(code)}; all workers go on {since}, {budget.used}{wait}")
+        self._stop(0.0)
+        self._place.leave()
+        job = self._place.enter()
+        self.plan = dataclasses.replace(self.plan, resume=True)
+        attempts = [worker.attempt for worker in self._workers]
+        self._workers = self._seats = [Seat(rank, self.plan, job) for rank in self._place.ranks]
+        for worker, attempt in zip(self._workers, attempts, strict=True):
+            worker.attempt, worker.due = attempt, now + delay
+        self._progress.follow(job)
+        if self._companion is not None:
+            self._companion.prepare(job)
 
     def _restart(self, seat: Seat, code: int) -> None:
         """Let a worker be started again, unless there is nobody to join any more or it has failed too often."""
@@ -196,27 +251,46 @@ class Supervisor:
     def _event(self, event: str, seat: Seat, **figures: int) -> None:
         who = {"server": 0} if seat.rank is None else {"worker": seat.rank}
         line: dict[str, Any] = {"time": time.time(), "event": event, **who, "attempt": seat.attempt}
-        with (self.plan.directory.path / "events.jsonl").open("a") as file:
-            file.write(json.dumps(line | figures) + "\n")
+        append_line(self.plan.directory.path / "events.jsonl", json.dumps(line | figures))
 
-    def _stop(self, patience_s: float) -> None:
-        """SIGTERM to everybody at once, SIGKILL to whoever is left when patience ends or a second signal comes."""
+    def _stop(self, patience_s: float) -> list[Seat]:
+        """SIGTERM to everybody at once, SIGKILL to whoever is left when patience ends or a second signal comes.
+
+        Returns:
+            Who had to be killed.
+        """
         running = [seat for seat in self._seats if seat.running]
         for seat in running:
             seat.terminate()
-        deadline, signals = time.monotonic() + patience_s, self._signals
-        while running and time.monotonic() < deadline and self._signals == signals:
+        began, signals, told = time.monotonic(), self._signals, False
+        while running and time.monotonic() - began < patience_s and self._signals == signals:
             time.sleep(0.02)
             running = [seat for seat in running if seat.poll() is None]
+            if running and self._interrupted and not told and time.monotonic() - began > _SILENT_S:
+                told = True
+                names = ", ".join(seat.name for seat in running)
+                self._progress.say(f"{names}: up to {patience_s:.0f} s to save; a second signal ends them at once")
         for seat in running:
             seat.kill()
+        return running
 
-    def _report(self, step: int) -> int:
+    def _report(self, step: int, others: list[int]) -> int:
         directory = self.plan.directory
         summary = directory.read_summary()
+        staying = f"worker{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
         if self._interrupted:
-            say(f"interrupted after step {step}; go on with --resume auto (run directory {directory.path})")
-            return 128 + self._interrupted
+            after = f"{staying} of another launcher train on" if others else "go on with --resume auto"
+            say(f"interrupted after step {step}; {after} (run directory {directory.path})")
+            if self._late:
+                late = ", ".join(seat.name for seat in self._late)
+                say(f"{late}: killed before the end of a checkpoint (run.grace_s = {self.plan.run.run.grace_s:g})")
+            return DONE if self._interrupted in _REQUEUED and not self._late else 128 + self._interrupted
+        if summary is None and others:
+            print(f"done; {staying} of another launcher will write {directory.summary}")
+            return DONE
+        if summary["interrupted"] if summary else self.plan.method.collective:
+            say(f"stopped after step {step} by a signal to a worker; go on with --resume auto ({directory.path})")
+            return DONE
         if summary is None:
             raise RunFailedError(
                 f"all workers ended and none of them wrote {directory.summary}, see {directory.logs};"

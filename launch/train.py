@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from launch.arguments import Parser, add_config, add_resume
-from launch.process import end_with_the_supervisor, let_users_modules_be_found
+from launch.process import end_with_the_supervisor, heed_signals, importing, let_users_modules_be_found, tidy_up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,11 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_config(parser)
     add_resume(parser)
     given = parser.parse_intermixed_args(arguments)
-    end_with_the_supervisor()
-    let_users_modules_be_found()
-    from launch.worker import work
-
-    return work(given.config, given.overrides, given.resume)
+    heed_signals()
+    try:
+        with importing():
+            end_with_the_supervisor()
+            let_users_modules_be_found()
+            from launch.worker import work
+        return work(given.config, given.overrides, given.resume)
+    finally:
+        tidy_up(Path(given.config).parent)
 
 
 if __name__ == "__main__":

@@ -10,27 +10,26 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from configs import load
+from configs.files import write_atomically
 from gossip import layout
 from gossip.job import Job
+from gossip.leaving import JobOverError
 from gossip.methods.base import wait_until
 from gossip.transports.shared_memory import View
 from launch.arguments import NOT_RESUMED
 from launch.errors import DONE, FAILED, MISTAKE, say
 from launch.plan import Plan, make_plan
-from launch.process import orphaned
+from launch.process import heed_signals
 from launch.progress import Progress, table
 from launch.settings import read
-from trainers.files import write_atomically
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run
 from trainers.worker import Worker
@@ -51,7 +50,6 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
         if job.supervised:
             run = load(config, overrides, Run).config
             return _train(run, RunDirectory(Path(config).parent), job, resume != NOT_RESUMED)
-        _heed_signals()
         if job.rank:
             return _follow(job)
         return _lead(job, config, overrides, resume)
@@ -59,7 +57,7 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
         job.abort()
         raise
     finally:
-        if not job.supervised or orphaned():
+        if not job.supervised:
             job.directory.let_go()
 
 
@@ -68,6 +66,8 @@ def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> int:
     try:
         worker = Worker(run, directory, job, resume)
         worker.work()
+    except JobOverError as error:
+        logging.getLogger("gosgd").info("%s", error)
     except ValueError as error:
         if worker is not None and worker.exchange.transport.words[layout.DONE]:
             raise  # it has trained: what was asked for is in order
@@ -126,7 +126,7 @@ def _tell(job: Job, verdict: dict[str, Any]) -> None:
 
 def _last_word(plan: Plan, job: Job, view: View) -> dict[str, Any] | None:
     """The final figures, once whoever leaves last has written them; None if nobody will."""
-    _heed_signals()
+    heed_signals()
     while not all(view.dead(member) for member in view.members() if member.seat != job.rank):
         time.sleep(0.05)
     return plan.directory.read_summary()
@@ -141,13 +141,3 @@ def _first(job: Job, name: str) -> bool:
     except (FileExistsError, FileNotFoundError):
         return False
     return True
-
-
-def _heed_signals() -> None:
-    """Outside of training a signal ends the process, but not without tidying up."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

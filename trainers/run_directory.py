@@ -133,8 +133,8 @@ class RunDirectory:
                 self.let_go()
                 workers = ", ".join(map(str, sorted(running.job.taken())))
                 raise ValueError(
-                    f"run.dir: got {self.path}, in which workers {workers} of an earlier job are still running; wait for"
-                    " their end, or stop them (their process ids are in workers/K/pid)"
+                    f"run.dir: got {self.path}, in which workers {workers} of an earlier job are still running; wait"
+                    " for their end, or stop them (their process ids are in workers/K/pid)"
                 )
             time.sleep(0.05)
 
@@ -189,6 +189,10 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         return state.st_ino, state.st_mtime_ns
+
+    def pid(self, rank: int | None) -> Path:
+        """The file with the process id of a worker, or of the server (None), while it runs."""
+        return (self.server() if rank is None else self.worker(rank)) / "pid"
 
     def server(self) -> Path:
         """Folder of the server's metrics, made if need be."""

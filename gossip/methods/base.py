@@ -226,9 +226,10 @@ class Exchange(ABC):
         return self._publisher
 
     def published(self) -> list[Published]:
-        """The newest snapshot of every member that is alive or left in good order."""
+        """The newest snapshot of every member that is alive or left at its end; of those taken out if all were."""
         there = [m for m in self.transport.members() if self._state(m) == State.GONE or not self.transport.dead(m)]
-        found = [self.publisher.read(member) for member in there]
+        stayed = [member for member in there if self.transport.open(member)[layout.FINISHED] != layout.TAKEN_OUT]
+        found = [self.publisher.read(member) for member in stayed or there]
         return [one for one in found if one is not None]
 
     def central(self) -> Tensor | None:
@@ -279,7 +280,7 @@ class Exchange(ABC):
         """The first half of `close`: after it, whoever gets True can still look at what the others left behind."""
         if self._words[layout.STATE] == State.STARTING:
             self.start()
-        self._words[layout.FINISHED] = 1
+        self._words[layout.FINISHED] = layout.AT_ITS_END if stay else layout.TAKEN_OUT
         if stay:
             self._stay(timeout_s)
         return self._leave(timeout_s)

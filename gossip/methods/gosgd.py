@@ -17,7 +17,7 @@ from torch import Tensor
 from gossip import layout
 from gossip.consensus import OnlineEstimate
 from gossip.layout import State
-from gossip.leaving import depart, inherit
+from gossip.leaving import JobOverError, depart, finish, inherit, over
 from gossip.mail import Letter, Peer
 from gossip.mass import TOTAL, halve
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
@@ -135,7 +135,9 @@ class GoSGD(Exchange):
             now = time.monotonic()
             if now - looked > _INSPECTION_S:
                 looked = now
-                if taken := inherit(self.outbox, self.job.directory.founders):
+                if over(self.transport):
+                    raise JobOverError(f"worker {self.me.seat} came when all others had left")
+                if self._founded() and (taken := inherit(self.outbox, self.job.directory.founders)):
                     self._take_over(taken)
                     break
             if now - complained > 10:
@@ -145,6 +147,11 @@ class GoSGD(Exchange):
         fed = self._words[layout.STATE] == State.ACTIVE
         self._words[layout.STATE] = State.ACTIVE
         return fed
+
+    def _founded(self) -> bool:
+        """Whether no founder is still to come with its share of the mass."""
+        counts = self.transport.generations()[: self.job.directory.founders]
+        return all(counts) or self.transport.claimant("started") is not None
 
     def _take_over(self, taken: int) -> None:
         """Go on for a job whose holders of mass have all died, from the newest weights any of them had published."""
@@ -284,4 +291,6 @@ class GoSGD(Exchange):
 
         if not wait_until(left, timeout_s):
             log.warning("worker %d: left after %.0f s with its mail unread", self.me.seat, timeout_s)
+        if outcome:
+            finish(self.transport)
         return bool(outcome)

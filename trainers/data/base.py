@@ -158,7 +158,7 @@ class Data(ABC):
         """The training stream of one worker.
 
         Args:
-            rank: of the worker, 0 ... world_size - 1.
+            rank: of the worker, 0 ... world_size - 1; more for one that joined the job later.
             incarnation: which life of the worker this is; a restarted worker draws other samples.
             sampling: `independent`, each worker from the whole set, or `sharded`, each epoch split among the workers.
 

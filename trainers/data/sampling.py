@@ -25,7 +25,8 @@ class Order:
 
     Nothing is remembered between epochs, so a position is two integers and a resume is exact. `independent`: a fresh
     permutation of the whole set each epoch, the worker's own (thesis 2.5). `sharded`: one permutation an epoch for all
-    workers, of which worker r takes elements r, r + M, ...; every worker gets the same number of samples.
+    workers, of which worker r takes elements r, r + M, ...; every worker gets the same number of samples. Worker M + r,
+    who joined the job later, takes the same elements as worker r.
 
     Args:
         size: samples in the training set.
@@ -47,7 +48,7 @@ class Order:
         incarnation: int = 0,
         sampling: Sampling = "independent",
     ) -> None:
-        assert 0 <= rank < world_size and seed >= 0 and incarnation >= 0, (rank, world_size, seed, incarnation)
+        assert rank >= 0 and world_size > 0 and seed >= 0 and incarnation >= 0, (rank, world_size, seed, incarnation)
         if sampling not in ("independent", "sharded"):
             raise ValueError(f"got sampling {sampling!r}, expected 'independent' or 'sharded'")
         share = size // world_size if sampling == "sharded" else size
@@ -61,7 +62,7 @@ class Order:
             )
         self.size, self.batch_size, self.sampling = size, batch_size, sampling
         self.steps = share // batch_size
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size = rank % world_size, world_size
         self._seed, self._own = seed, (rank, incarnation)
 
     def permutation(self, epoch: int) -> Indices:
