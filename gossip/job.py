@@ -12,10 +12,11 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gossip.directory import JobDirectory
@@ -83,13 +84,15 @@ class Job:
         NCCL refuses two ranks on one GPU, so workers that share one use gloo.
         """
         own_gpu = device.type == "cuda" and self.workers <= torch.cuda.device_count()
-        where = "env://"
+        where: dict[str, Any] = {"init_method": "env://"}
         if self.supervised:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: its name need not resolve
-            where = f"file://{self.directory.path / 'rendezvous'}"
+            where = {"init_method": f"file://{self.directory.path / 'rendezvous'}"}
+        elif _stores:  # torchrun keeps the store over restarts, with the addresses of workers that are dead by now
+            where = {"store": PrefixStore(f"{_attempt()}/group", _stores[-1])}
         dist.init_process_group(
             "nccl" if own_gpu else "gloo",
-            init_method=where,
+            **where,
             rank=self.rank,
             world_size=self.workers,
             timeout=timedelta(seconds=timeout_s),
@@ -104,6 +107,11 @@ def _integer(name: str, default: int) -> int:
         raise ValueError(f"got {name}={text!r} in the environment, expected a whole number") from None
 
 
+def _attempt() -> str:
+    """What keys in the store begin with: of this start of the workers, and this process's newest exchange."""
+    return f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}"
+
+
 def _agree(rank: int, workers: int) -> JobDirectory:
     """Let rank 0 make the directory and tell the others; each exchange of a process has its own."""
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
@@ -113,8 +121,8 @@ def _agree(rank: int, workers: int) -> JobDirectory:
         )
     key = job_key()
     shared, _, _ = next(iter(rendezvous("env://", rank, workers)))
-    name = f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}/directory"
     _stores.append(shared)
+    name = f"{_attempt()}/directory"
     records = Records(shared, key)
     if rank == 0:
         directory = JobDirectory.create(workers, workers)

@@ -277,16 +277,16 @@ class Supervisor:
     def _report(self, step: int, others: list[int]) -> int:
         directory = self.plan.directory
         summary = directory.read_summary()
-        staying = f"worker{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
+        staying = f"worker{'s' * (len(others) > 1)} {', '.join(map(str, others))} of another launcher"
         if self._interrupted:
-            after = f"{staying} of another launcher train on" if others else "go on with --resume auto"
+            after = f"the job is left to {staying}" if others else "go on with --resume auto"
             say(f"interrupted after step {step}; {after} (run directory {directory.path})")
             if self._late:
                 late = ", ".join(seat.name for seat in self._late)
-                say(f"{late}: killed before the end of a checkpoint (run.grace_s = {self.plan.run.run.grace_s:g})")
+                say(f"{late}: killed, not gone within run.grace_s = {self.plan.run.run.grace_s:g} s of the signal")
             return DONE if self._interrupted in _REQUEUED and not self._late else 128 + self._interrupted
         if summary is None and others:
-            print(f"done; {staying} of another launcher will write {directory.summary}")
+            print(f"done; {directory.summary} is left to {staying}")
             return DONE
         if summary["interrupted"] if summary else self.plan.method.collective:
             say(f"stopped after step {step} by a signal to a worker; go on with --resume auto ({directory.path})")

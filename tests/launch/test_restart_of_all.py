@@ -1,0 +1,85 @@
+"""Workers that can only go on together: one that dies takes all with it, and all come back from their checkpoints."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from launching import environment, jobs, lines, made, meanwhile, pid_of, processes, until
+
+from launch.cli import main
+
+pytestmark = pytest.mark.timeout(100)
+
+OPTIONS = ("train.steps=300", "run.checkpoint_every=10", "run.eval_every=0")
+FULLY_SYNC, EASGD = "exchange={method: fully_sync}", "exchange={method: easgd, tau: 4}"
+
+
+def summary_of(job) -> dict:
+    return json.loads((job / "run" / "final" / "summary.json").read_text())
+
+
+def in_order(job) -> None:
+    """The run came to its end, it learnt something, and nothing is left of it."""
+    summary = summary_of(job)
+    assert (summary["workers"], summary["steps"], summary["interrupted"]) == (2, 300, False)
+    assert summary["accuracy"] > 0.8
+    until(lambda: not processes(job), timeout_s=10)
+    assert jobs() == []
+
+
+def gone_on_from(job, attempt: str) -> list[int]:
+    """The steps of the checkpoints that the workers went on from."""
+    logs = (job / "run" / "logs").glob(attempt)
+    return [int(step) for log in logs for step in re.findall(r"goes on from step (\d+) of worker", log.read_text())]
+
+
+def test_all_workers_of_a_collective_job_are_restarted_together_from_their_newest_common_checkpoint(job, capsys):
+    def kill() -> None:
+        until(lambda: made(0) > 25 and made(1) > 25)
+        os.kill(pid_of(job, 1), signal.SIGKILL)
+        until(lambda: len(list((job / "run" / "logs" / "worker-0").iterdir())) == 2)
+        (job / "slowly").unlink()
+
+    (job / "slowly").touch()
+    with meanwhile(kill):
+        assert main(["train", "own.yaml", EASGD, *OPTIONS, f"run.dir={job}/run"]) == 0
+    err = capsys.readouterr().err
+    said = re.search(r"worker 1 was killed by SIGKILL; all workers go on from step (\d+), restart 1 of 3\n", err)
+    assert said, err
+    assert int(said[1]) >= 20
+    assert gone_on_from(job, "worker-*/attempt-1/stderr.log") == [int(said[1])] * 2
+    events = [(event["event"], event["worker"], event["attempt"]) for event in lines(job / "run" / "events.jsonl")]
+    assert events == [("failure", 1, 0), ("restart_all", 1, 0), ("restart", 0, 1), ("restart", 1, 1)]
+    in_order(job)
+
+
+def test_torchrun_restarts_all_and_they_go_on_from_their_newest_common_checkpoint(job):
+    """Rank 0 is killed, who made the directory in shared memory and the process group."""
+
+    def kill() -> None:
+        until(lambda: made(0) > 25 and made(1) > 25)
+        os.kill(pid_of(job, 0), signal.SIGKILL)
+        (job / "slowly").unlink()
+
+    (job / "slowly").touch()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command = ["-m", "launch.train", "own.yaml", FULLY_SYNC, *OPTIONS, f"run.dir={job}/run"]
+    with meanwhile(kill):
+        done = subprocess.run(
+            [*torchrun, "--monitor-interval=0.1", *command],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    steps = [int(step) for step in re.findall(r"goes on from step (\d+) of worker", done.stderr)]
+    assert len(steps) == 2, done.stderr
+    assert len({*steps}) == 1
+    assert steps[0] >= 20
+    in_order(job)
