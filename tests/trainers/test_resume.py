@@ -1,4 +1,4 @@
-"""A run that is stopped, by signals or not, and gone on with: to the bit where that can be, by more workers or fewer."""
+"""A run that is stopped, by a signal or not, and gone on with: to the bit where that can be, or with other numbers."""
 
 import json
 import os

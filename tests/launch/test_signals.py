@@ -1,0 +1,85 @@
+"""What a scheduler sends before it takes the machine away: all save, exit 0, and the next job goes on from there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from launching import environment, jobs, made, pid_of, processes, started, until
+
+pytestmark = pytest.mark.timeout(90)
+
+SLOW = ("train.steps=1500", "exchange={method: persyn, tau: 50}")
+
+
+def saved(job) -> list[int]:
+    """The step of each worker's newest checkpoint."""
+    folders = [job / "run" / "checkpoints" / f"worker-{rank}" for rank in range(2)]
+    return [int(sorted(folder.iterdir())[-1].stem.removeprefix("step-")) for folder in folders]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_the_launcher_has_all_save_and_exits_0(job, number):
+    (job / "slowly").touch()
+    with started(job, "train", "own.yaml", *SLOW, f"run.dir={job}/run") as process:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        process.send_signal(number)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - began < 5  # 3 where nothing else runs
+        assert processes(job) == []
+    assert (process.returncode, out) == (0, "")
+    assert err.startswith("gosgd: interrupted after step ")
+    assert "; go on with --resume auto (run directory " in err
+    assert jobs() == []
+    one, other = saved(job)
+    assert one == other > 20
+
+
+def test_a_signal_to_one_worker_of_a_collective_job_stops_them_all_in_good_order(job):
+    (job / "slowly").touch()
+    with started(job, "train", "own.yaml", *SLOW, f"run.dir={job}/run") as process:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        os.kill(pid_of(job, 1), signal.SIGUSR2)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert err.startswith("gosgd: stopped after step ")
+    assert len({*saved(job)}) == 1
+
+
+def test_a_worker_that_does_not_leave_in_time_is_killed_and_named(job):
+    (job / "slowly").touch()
+    with started(job, "train", "own.yaml", "run.grace_s=3", f"run.dir={job}/run") as process:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        os.kill(pid_of(job, 1), signal.SIGSTOP)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "gosgd: worker 1: killed, not gone within run.grace_s = 3 s of the signal" in err
+    assert jobs() == []
+
+
+def test_workers_under_torchrun_save_and_exit_0(job):
+    """As where a scheduler signals every process of a job step but torchrun's own, which knows nothing of SIGUSR2."""
+    (job / "slowly").touch()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    with subprocess.Popen(
+        [*torchrun, "-m", "launch.train", "own.yaml", "train.steps=1500", f"run.dir={job}/run"],
+        cwd=job,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            until(lambda: made(0) > 20 and made(1) > 20)
+            for rank in (0, 1):
+                os.kill(pid_of(job, rank), signal.SIGUSR2)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, ""), err
+    assert all(step > 20 for step in saved(job))
+    assert jobs() == []
