@@ -103,17 +103,18 @@ def test_a_worker_that_fails_too_often_ends_the_job_with_the_reason(job, capsys)
     assert jobs() == []
 
 
-def test_one_failure_ends_a_collective_job_and_names_the_worker_that_failed_first(job, capsys):
+def test_one_failure_ends_a_collective_job_without_restarts_and_names_the_worker_that_failed_first(job, capsys):
     def kill() -> None:
         until(lambda: made(0) > 20 and made(1) > 20)
         os.kill(pid_of(job, 1), signal.SIGKILL)
 
     (job / "slowly").touch()
     with meanwhile(kill):
-        assert main(["train", "own.yaml", "exchange={method: fully_sync}", *SLOW, run_dir(job)]) == 1
+        assert main(["train", "own.yaml", "exchange={method: fully_sync}", "run.restarts=0", *SLOW, run_dir(job)]) == 1
     *_, last = capsys.readouterr().err.splitlines()
     reason = "worker 1 was killed by SIGKILL; a fully_sync job ends with any of its workers"
-    assert last == f"gosgd: {reason}; its log: {job}/run/logs/worker-1/attempt-0/stderr.log"
+    used = "and its 0 restarts (run.restarts) are used up"
+    assert last == f"gosgd: {reason}, {used}; its log: {job}/run/logs/worker-1/attempt-0/stderr.log"
     assert processes(job) == []
     assert jobs() == []
 

@@ -91,7 +91,47 @@ def test_a_killed_worker_is_restarted_alone_and_goes_on_from_the_central_variabl
     assert jobs() == []
 
 
-def test_a_job_whose_server_is_killed_ends_at_once_with_one_clear_line(job, capsys):
+def test_a_killed_server_is_restarted_and_nothing_is_lost_with_it(job, capsys):
+    """It is killed twice, the second time with a worker, which comes back while there is no server."""
+
+    def kill() -> None:
+        until(lambda: made(0) > 20 and made(1) > 20)
+        worker, server = pid_of(job, 0), server_of(job)
+        os.kill(server, signal.SIGKILL)
+        before = made(0)
+        until(lambda: made(0) > before + 20)
+        assert pid_of(job, 0) == worker
+        os.kill(server_of(job), signal.SIGKILL)
+        os.kill(pid_of(job, 1), signal.SIGKILL)
+        until(lambda: made(1, generation=1) > 0)
+        (job / "slowly").unlink()
+
+    (job / "slowly").touch()
+    with meanwhile(kill):
+        assert main(["train", "own.yaml", DOWNPOUR, "train.steps=400", "run.eval_every=0", f"run.dir={job}/run"]) == 0
+    err = capsys.readouterr().err
+    assert "the server was killed by SIGKILL; restart 1 of 3" in err
+    assert "the server was killed by SIGKILL; restart 2 of 3 in 1 s" in err
+    assert summary_of(job)["steps_total"] == 800
+    assert summary_of(job)["accuracy"] > 0.8
+    logs = (job / "run/logs/worker-0/attempt-0/stderr.log").read_text()
+    assert re.search(
+        r"worker 0: the server of the central variable has gone during a '\w+' request; waits for the", logs
+    )
+    assert re.search(
+        r"worker 0: the server is back after [\d.]+ s; the '\w+' request (is sent again|had been met)", logs
+    )
+    servers = (job / "run" / "logs" / "server").glob("attempt-*/stderr.log")
+    went_on = [re.findall(r"goes on after (\d+) moves, none is lost", log.read_text()) for log in sorted(servers)]
+    assert [len(found) for found in went_on] == [0, 1, 1]
+    assert 0 < int(went_on[1][0]) < int(went_on[2][0])
+    (snapshot, *_) = sorted((job / "run/checkpoints/server/part-0-of-1").iterdir(), reverse=True)
+    assert snapshot.name == f"version-{lines(job / 'run/server/metrics.jsonl')[-1]['version']:012d}.safetensors"
+    assert processes(job) == []
+    assert jobs() == []
+
+
+def test_a_job_whose_server_is_killed_ends_at_once_with_one_clear_line_if_it_is_to(job, capsys):
     def kill() -> None:
         until(lambda: made(0) > 20 and made(1) > 20)
         os.kill(server_of(job), signal.SIGKILL)
@@ -100,28 +140,33 @@ def test_a_job_whose_server_is_killed_ends_at_once_with_one_clear_line(job, caps
     killed: list[float] = []
     (job / "slowly").touch()
     with meanwhile(kill):
-        assert main(["train", "own.yaml", DOWNPOUR, *SLOW, f"run.dir={job}/run"]) == 1
+        stop = DOWNPOUR.replace("}", ", server_loss: stop}")
+        assert main(["train", "own.yaml", stop, *SLOW, f"run.dir={job}/run"]) == 1
     assert time.monotonic() - killed[0] < 10
     *_, last = capsys.readouterr().err.splitlines()
-    reason = "the server was killed by SIGKILL; a downpour job ends with its central variable; go on with --resume auto"
-    assert last == f"gosgd: {reason}; its log: {job}/run/logs/server/attempt-0/stderr.log"
+    reason = "the server was killed by SIGKILL; a downpour job ends with its central variable (exchange.server_loss)"
+    assert last == f"gosgd: {reason}; go on with --resume auto; its log: {job}/run/logs/server/attempt-0/stderr.log"
     logs = [path.read_text() for path in (job / "run" / "logs").glob("worker-*/attempt-0/stderr.log")]
     assert any("when its server went away: w~ is lost" in text for text in logs)
     assert processes(job) == []
     assert jobs() == []
 
 
-def test_a_sharded_job_ends_with_any_of_its_workers(job, capsys):
+def test_a_worker_with_a_part_of_the_central_variable_is_restarted_with_it_and_the_others_wait(job, capsys):
     def kill() -> None:
         until(lambda: made(0) > 20 and made(1) > 20)
         os.kill(pid_of(job, 1), signal.SIGKILL)
+        until(lambda: made(1, generation=1) > 0)
+        (job / "slowly").unlink()
 
     (job / "slowly").touch()
     with meanwhile(kill):
         sharded = DOWNPOUR.replace("}", ", server: sharded}")
-        assert main(["train", "own.yaml", sharded, *SLOW, f"run.dir={job}/run"]) == 1
-    *_, last = capsys.readouterr().err.splitlines()
-    assert "worker 1 was killed by SIGKILL; a downpour job ends with any of its workers, each of which holds a" in last
+        assert main(["train", "own.yaml", sharded, "train.steps=400", "run.eval_every=0", f"run.dir={job}/run"]) == 0
+    assert "worker 1 was killed by SIGKILL; restart 1 of 3" in capsys.readouterr().err
+    assert (summary_of(job)["steps_total"], summary_of(job)["accuracy"] > 0.8) == (800, True)
+    assert "shard 1 of 2: its server has died" in (job / "run/logs/worker-1/attempt-1/stderr.log").read_text()
+    assert "worker 0: the server is back after" in (job / "run/logs/worker-0/attempt-0/stderr.log").read_text()
     assert processes(job) == []
     assert jobs() == []
 
