@@ -10,6 +10,7 @@ from gossip import layout
 from gossip.layout import State
 from gossip.ledger import audit, extinct
 from gossip.mail import Merge, Peer, Write
+from gossip.mass import SCANT
 from gossip.outbox import Outbox
 from gossip.transports.base import Transport
 
@@ -82,27 +83,39 @@ def _claim_in_turn(transport: Transport, name: str) -> bool:
 
 
 def inherit(outbox: Outbox, founders: int) -> int:
-    """One attempt to re-issue the mass of a job whose holders are all dead; only the lowest living member may.
+    """One attempt to re-issue the mass of a job whose holders are dead; only the lowest living member may.
 
     Being the lowest can be disputed while another member is just starting, so the right is claimed first, and a
-    claim passes on only when its holder is dead.
+    claim passes on only when its holder is dead. A claim is for one extinction: those before it have been told apart
+    by how much had been taken until then.
 
     Returns:
-        The shares taken; 0 if mass is still held or on its way, if somebody cannot be reached who may hold it, or if
-        it is not this member's turn.
+        The shares taken; 0 if enough mass is still held or on its way, if somebody cannot be reached who may hold it,
+        or if it is not this member's turn.
     """
     transport = outbox.transport
-    unreachable = len(outbox.peers) - len(outbox.reached())
-    if outbox.mass or unreachable or any(peer.member < transport.me for peer in outbox.peers):
+    if outbox.mass >= SCANT or not _next_in_line(outbox):
         return 0
     try:
-        if not extinct(audit(transport, founders)):
+        ledger = audit(transport, founders)
+        if not extinct(ledger) or not _claim_in_turn(transport, f"extinction-{ledger.taken}"):
             return 0
+        now = audit(transport, founders)
     except TimeoutError:  # mass is moving, so somebody holds it
         return 0
-    if not _claim_in_turn(transport, "extinction"):
+    if now.taken != ledger.taken or not extinct(now) or not now.balanced:
         return 0
-    missing = audit(transport, founders).lost
-    transport.words[layout.TAKEN] = transport.words[layout.TAKEN] + missing
-    outbox.mass += missing
-    return missing
+    transport.words[layout.TAKEN] = transport.words[layout.TAKEN] + now.lost
+    outbox.mass += now.lost
+    return now.lost
+
+
+def _next_in_line(outbox: Outbox) -> bool:
+    """Whether a member is the lowest of those that have weights, or of all if nobody has."""
+    me, reached = outbox.transport.me, outbox.reached()
+    if len(reached) < len(outbox.peers):
+        return False
+    active = [peer for peer in reached if peer.state() == State.ACTIVE]
+    if outbox.transport.words[layout.STATE] == State.ACTIVE:
+        return all(peer.member > me for peer in active)
+    return not active and all(peer.member > me for peer in reached)

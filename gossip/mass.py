@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 TOTAL = 1 << 62
 """Shares in a whole job: lambda = 1."""
+SCANT = 1 << 20
+"""Each death takes mass along, some half of it from a job of two. Where the living hold less than this in all, what
+the dead held is issued again: a worker left with one share could feed nobody any more."""
 
 
 def share_out(workers: int) -> list[int]:

@@ -19,7 +19,7 @@ from gossip.consensus import OnlineEstimate
 from gossip.layout import State
 from gossip.leaving import JobOverError, depart, finish, inherit, over
 from gossip.mail import Letter, Peer
-from gossip.mass import TOTAL, halve
+from gossip.mass import SCANT, TOTAL, halve
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
 from gossip.outbox import Outbox
 from gossip.peers import ADAPTIVE, Chooser, check_peers, chooser
@@ -137,8 +137,8 @@ class GoSGD(Exchange):
                 looked = now
                 if over(self.transport):
                     raise JobOverError(f"worker {self.me.seat} came when all others had left")
-                if self._founded() and (taken := inherit(self.outbox, self.job.directory.founders)):
-                    self._take_over(taken)
+                if self._founded() and self._inherits():
+                    self._take_over()
                     break
             if now - complained > 10:
                 complained = now
@@ -153,10 +153,16 @@ class GoSGD(Exchange):
         counts = self.transport.generations()[: self.job.directory.founders]
         return all(counts) or self.transport.claimant("started") is not None
 
-    def _take_over(self, taken: int) -> None:
-        """Go on for a job whose holders of mass have all died, from the newest weights any of them had published."""
+    def _inherits(self) -> bool:
+        """Whether the mass of the dead was re-issued to this worker."""
+        taken = inherit(self.outbox, self.job.directory.founders)
         self._taken += taken
-        log.warning("worker %d: no living worker holds mass; re-issued %.3f of it", self.me.seat, taken / TOTAL)
+        if taken:
+            log.warning("worker %d: living workers hold no mass; re-issued %.3f of it", self.me.seat, taken / TOTAL)
+        return taken > 0
+
+    def _take_over(self) -> None:
+        """Go on for a job whose holders of mass have all died, from the newest weights any of them had published."""
         known = [self.publisher.read(member) for member in self.transport.everybody()]
         newest = max((one for one in known if one is not None), key=lambda one: one.step, default=None)
         if newest is not None:
@@ -185,6 +191,8 @@ class GoSGD(Exchange):
         if now - self._inspected > _INSPECTION_S:
             self._inspected = now
             outbox.bury(self._merge)
+            if outbox.mass < SCANT and self._words[layout.STATE] == State.ACTIVE:
+                self._inherits()
 
     def _feed(self) -> None:
         """Push to a joining worker without waiting for chance: it does nothing until it has weights."""

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossip import layout
-from gossip.layout import State
+from gossip.layout import Member, State
+from gossip.leaving import inherit
 from gossip.ledger import audit, extinct
 from gossip.mass import TOTAL, share_out
 from gossip.outbox import Outbox
@@ -122,6 +123,55 @@ def test_a_job_is_extinct_when_mass_is_neither_held_nor_on_its_way():
     assert extinct(ledger)
     assert ledger.balanced
     assert ledger.lost == TOTAL
+
+
+def test_a_worker_that_outlives_many_others_can_always_feed_the_next_one():
+    """Of two, each death takes some half of the mass along: after 62 of them nothing would be left to give."""
+    job = Job(founders=2)
+    survivor = job.outboxes[0]
+    taken = 0
+    for _ in range(150):
+        job.restart(1)
+        survivor.refresh(ignore)
+        survivor.bury(ignore)
+        taken += inherit(survivor, 2)
+        job.outboxes[1].refresh(ignore)
+        assert inherit(job.outboxes[1], 2) == 0, "somebody else has weights"
+        assert job.push(0, 1), "it was fed"
+        assert job.outboxes[1].poll(ignore) == 1
+        assert job.audit().balanced
+    assert taken > TOTAL
+
+
+def test_who_claims_an_extinct_jobs_mass_late_takes_none_that_is_held_again(monkeypatch):
+    """1 finds the job extinct; before it claims, 0 has taken all, fed 2, and died."""
+    job = Job(founders=1)
+    job.meeting.kill(Member(0, 0))
+    for seat in (1, 2):
+        job.start(seat, 0, State.JOINING)
+        job.outboxes[seat].refresh(ignore)
+        job.outboxes[seat].bury(ignore)
+    late = job.outboxes[1]
+
+    def claim(name):
+        job.start(0, 0, State.JOINING)
+        job.outboxes[0].refresh(ignore)
+        assert inherit(job.outboxes[0], 1) > 0
+        job.push(0, 2)
+        job.outboxes[2].refresh(ignore)
+        assert job.outboxes[2].poll(ignore) == 1
+        job.meeting.kill(Member(0, 1))
+        monkeypatch.undo()
+        return late.transport.claim(name)
+
+    monkeypatch.setattr(late.transport, "claim", claim)
+    assert inherit(late, 1) == 0
+    assert job.outboxes[2].mass == TOTAL // 2
+    job.meeting.kill(Member(2, 0))
+    late.refresh(ignore)
+    late.bury(ignore)
+    assert inherit(late, 1) > 0, "its turn has come now"
+    assert job.audit().balanced
 
 
 class Interrupted:
