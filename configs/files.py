@@ -36,16 +36,17 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def append_line(path: Path, text: str) -> bool:
-    """Add a line to a file that its user alone can read; False when the disk refused it, and then nothing is added."""
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file that its user alone can read.
+
+    Raises:
+        OSError: the disk refused it, and nothing is added.
+    """
+    descriptor = open_to_append(path)
     try:
-        descriptor = open_to_append(path)
-        try:
-            return append(descriptor, f"{text}\n".encode())
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return False
+        append(descriptor, f"{text}\n".encode())
+    finally:
+        os.close(descriptor)
 
 
 def open_to_append(path: Path) -> int:
@@ -53,17 +54,16 @@ def open_to_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
-def append(descriptor: int, line: bytes) -> bool:
-    """Add a whole line in one write, so that lines of two writers never mix, or nothing: False on a full disk."""
-    try:
-        written = os.write(descriptor, line)
-    except OSError:
-        return False
+def append(descriptor: int, line: bytes) -> None:
+    """Add a whole line in one write, so that lines of two writers never mix.
+
+    Raises:
+        OSError: the disk refused it, and nothing is added.
+    """
+    written = os.write(descriptor, line)
     if written < len(line):  # the disk was full in the middle of it
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
-        return False
-    return True
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _flush_names(folder: Path) -> None:

@@ -8,6 +8,7 @@ before a message is announced: whatever a peer can have merged can be found here
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from gossip.layout import Member
 from gossip.mail import Letter
+
+_log = logging.getLogger("gosgd")
 
 
 def row(member: Member) -> str:
@@ -45,6 +48,7 @@ class Recorder:
         self._lines = (folder / f"{name}.jsonl").open("wb", buffering=0)
         self._vectors = (folder / f"{name}.vectors").open("wb", buffering=0)
         self._updates = updates
+        self._broken = False
         self._before: Tensor | None = None
         self._write({"do": "begin", "member": list(member), "updates": updates, **about})
 
@@ -87,7 +91,13 @@ class Recorder:
             self._before.copy_(vector)
 
     def _write(self, event: dict[str, Any], vector: Tensor | None = None) -> None:
-        if vector is not None:
-            self._vectors.write(vector.detach().cpu().numpy().tobytes())
-            event = {**event, "vector": True}
-        self._lines.write(json.dumps({**event, "time": time.time()}, default=repr).encode() + b"\n")
+        if self._broken:
+            return
+        try:
+            if vector is not None:
+                self._vectors.write(vector.detach().cpu().numpy().tobytes())
+                event = {**event, "vector": True}
+            self._lines.write(json.dumps({**event, "time": time.time()}, default=repr).encode() + b"\n")
+        except OSError as error:
+            self._broken = True
+            _log.warning("%s: the trace ends here and cannot be replayed: %s", self._lines.name, error)

@@ -90,7 +90,8 @@ class Seat:
         )
         assert isinstance(context, SubprocessContext)
         self._context = context
-        directory.pid(self.rank).write_text(f"{context.pids()[0]}\n")
+        with contextlib.suppress(OSError):  # a full disk ends no job
+            directory.pid(self.rank).write_text(f"{context.pids()[0]}\n")
 
     def poll(self) -> int | None:
         """The exit code once the process has ended, negative for a signal; loader processes it left are ended too."""

@@ -251,7 +251,10 @@ class Supervisor:
     def _event(self, event: str, seat: Seat, **figures: int) -> None:
         who = {"server": 0} if seat.rank is None else {"worker": seat.rank}
         line: dict[str, Any] = {"time": time.time(), "event": event, **who, "attempt": seat.attempt}
-        append_line(self.plan.directory.path / "events.jsonl", json.dumps(line | figures))
+        try:
+            append_line(self.plan.directory.path / "events.jsonl", json.dumps(line | figures))
+        except OSError as error:  # a full disk ends no job
+            self._progress.say(f"events.jsonl: {event} of {seat.name} not written: {error.strerror}")
 
     def _stop(self, patience_s: float) -> list[Seat]:
         """SIGTERM to everybody at once, SIGKILL to whoever is left when patience ends or a second signal comes.

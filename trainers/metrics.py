@@ -28,7 +28,7 @@ class Metrics:
 
     def __init__(self, path: Path, tensorboard: Path | None) -> None:
         self._path = path
-        self._file = open_to_append(path)
+        self._file: int | None = None
         self._lost = 0
         self._tensorboard = tensorboard
         self._writer: SummaryWriter | None = None
@@ -39,12 +39,15 @@ class Metrics:
         The first line after some that could not be written says how many (`lines_lost`).
         """
         line = {"step": step, "time": time.time(), **figures, **({"lines_lost": self._lost} if self._lost else {})}
-        if append(self._file, (json.dumps(line) + "\n").encode()):
+        try:
+            if self._file is None:
+                self._file = open_to_append(self._path)
+            append(self._file, (json.dumps(line) + "\n").encode())
             self._lost = 0
-        else:
+        except OSError as error:
             self._lost += 1
             if self._lost == 1:
-                _log.warning("%s: metrics of step %d not written, training goes on", self._path, step)
+                _log.warning("%s: metrics of step %d not written, training goes on: %s", self._path, step, error)
         if self._tensorboard is not None:
             self._view(step, flatten(figures), line["time"])
 
@@ -62,7 +65,8 @@ class Metrics:
 
     def close(self) -> None:
         """Flush both."""
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
         if self._writer is not None and self._tensorboard is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import gossip
@@ -101,8 +102,8 @@ class Worker:
         self._interrupted = self._stopped = self._torn = False
         # A restarted gossip worker is given weights by its peers; its optimizer state starts empty.
         self._resume = resume if generation == 0 else not self.exchange.rejoins
-        self._logged = 0.0
-        self._longest = 0.0
+        self._began = self._logged = self._longest = 0.0
+        self._first = 0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Signal handler: finish the step under way, save, leave."""
@@ -187,6 +188,8 @@ class Worker:
         figures["learning_rate"] = self.local.optimizer.param_groups[0]["lr"]
         figures["exchange"] = self.exchange.stats() | {"longest_ms": 1e3 * self._longest}
         self._longest = 0.0
+        if self._saving.failures:
+            figures["checkpoints_failed"] = self._saving.failures
         self._metrics.write(step, figures)
         self._logged = now
 
@@ -253,7 +256,10 @@ class Worker:
         exchange.publish()
         last = exchange.leave(self._patience() if self._interrupted else 60.0, stay=not self._interrupted)
         if last:
-            self._write_final(time.time() - self._began)
+            try:
+                self._write_final(time.time() - self._began)
+            except (OSError, SafetensorError) as error:  # a full disk
+                _log.error("the consensus model was not written; step %d is saved: %s", self._saving.step, error)
         exchange.release(last)
 
     def _write_final(self, elapsed: float) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -112,6 +113,39 @@ def test_regularizers_go_on_to_the_bit_after_a_signal(source, monkeypatch):
     for one, other in zip(expected, got, strict=True):
         tensors = [[*regularizer.parameters(), *regularizer.buffers()] for regularizer in (one, other)]
         assert all(map(torch.equal, *tensors))
+
+
+def test_a_disk_that_is_full_for_a_while_changes_nothing_but_what_was_not_written(source, monkeypatch, caplog):
+    """A limit on the size of files stands for it: every write fails, of checkpoints, metrics and tensorboard."""
+    often = ["run.checkpoint_every=5", "run.log_every=5", "run.eval_every=10", "run.tensorboard=true"]
+    whole, _ = alone(source, "whole", *often, "exchange.trace=updates")
+    step = LocalTrainer.step
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def stepping(self, count: int) -> None:
+        if count in (12, 28):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 if count == 12 else hard, hard))
+        step(self, count)
+
+    monkeypatch.setattr(LocalTrainer, "step", stepping)
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # tensorboard's thread
+    try:
+        disturbed, _ = alone(source, "disturbed", *often, "exchange.trace=updates")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert torch.equal(whole, disturbed)
+    folder = source.parent / "disturbed"
+    assert sorted(path.name for path in (folder / "checkpoints" / "worker-0").iterdir()) == [
+        "step-000000035.safetensors",
+        "step-000000040.safetensors",
+    ]
+    told = [caplog.text.count(f"checkpoint of step {step} not written") for step in (10, 15, 20, 25, 30)]
+    assert told == [0, 1, 1, 1, 0]
+    lines = [json.loads(line) for line in (folder / "workers" / "0" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 30, 35, 40]
+    assert (lines[2]["lines_lost"], lines[2]["checkpoints_failed"]) == (3, 3)
+    assert "the trace ends here and cannot be replayed" in caplog.text
+    assert not list(folder.rglob(".*"))
 
 
 def test_another_optimizer_starts_with_an_empty_state(source, caplog):
