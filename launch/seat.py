@@ -113,6 +113,7 @@ class Seat:
         """Ask it to save and leave. Its loader processes are not asked: it needs them to end its step."""
         if self._context is not None:
             os.kill(self._context.pids()[0], signal.SIGTERM)
+            os.kill(self._context.pids()[0], signal.SIGCONT)  # one that was stopped would not hear of it
 
     def kill(self) -> None:
         """End it and its loader processes at once."""
