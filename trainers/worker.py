@@ -109,8 +109,12 @@ class Worker:
         """Signal handler: finish the step under way, save, leave."""
         self._interrupted = True
 
-    def work(self) -> None:
-        """Train to the end, or to the first signal; then leave the job and, if last, write the consensus model."""
+    def work(self) -> bool:
+        """Train to the end, or to the first signal; then leave the job and, if last, write the consensus model.
+
+        Returns:
+            Whether it came to the end.
+        """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             signal.signal(number, self.interrupt)
         exchange = self.exchange
@@ -142,6 +146,7 @@ class Worker:
         self.data.close()
         self._metrics.close()
         self._evaluations.close()
+        return not self._stopped
 
     def _stop(self) -> bool:
         """Whether to end before the next step; workers of a collective method do so at the same step."""
