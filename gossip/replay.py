@@ -138,12 +138,21 @@ class Replay:
             # All of them, not any of them: each member is brought forward as far as it goes.
             went = sum(self._advance(trace) for trace in waiting) or self._parts > parts
             if not went and not self._together(waiting):
-                stuck = "; ".join(f"worker {trace.name} waits to {_describe(trace.event)}" for trace in waiting)
-                raise ValueError(f"got traces that do not fit together: {stuck}; expected those of one whole job")
+                raise ValueError(self._stuck(waiting))
 
     def apply(self, move: Move, state: State) -> None:
         """Make one move."""
         move.apply(state)
+
+    def _stuck(self, waiting: list[Trace]) -> str:
+        recorded = [event["at"] for trace in waiting for event in trace.events[trace.next :] if "at" in event]
+        for shard, numbers in enumerate(zip(*recorded, strict=True)):
+            if min(numbers) > (number := self._central.get(shard, 0) + 1):
+                killed = "its worker was killed after it and before it could write it down"
+                expected = "expected a run in which nobody was killed in a move"
+                return f"got no record of move {number} of the central variable: {killed}; {expected}"
+        stuck = "; ".join(f"worker {trace.name} waits to {_describe(trace.event)}" for trace in waiting)
+        return f"got traces that do not fit together: {stuck}; expected those of one whole job"
 
     def _advance(self, trace: Trace) -> int:
         """Replay a member's events until one has to wait for another member; returns how many went."""

@@ -1,5 +1,6 @@
 """What methods with a central variable w~ must keep: their algebra against float64, and what becomes of w~."""
 
+import json
 import socket
 import time
 from functools import partial
@@ -311,3 +312,18 @@ def test_a_run_whose_server_and_workers_are_killed_ends_where_its_matrices_say(t
     replay.run()
     assert max(one.relative for one in replay.deviations) <= 1e-5
     np.testing.assert_allclose(replay.state[CENTER], last, rtol=1e-5, atol=1e-5)
+
+
+def test_a_move_that_nobody_wrote_down_is_named(team, tmp_path):
+    """A worker that is killed between its move and the record of it leaves a gap in the numbers."""
+    job = team("easgd", 2, options={"tau": 1, "mode": "async"}, trace=tmp_path)
+    job.ask("start")
+    job.workers[1].ask("steps", 3, 0.1)
+    job.workers[1].kill()
+    trace = tmp_path / "1-0.jsonl"
+    *events, last = trace.read_bytes().splitlines(keepends=True)
+    assert json.loads(last)["at"] == [3]
+    trace.write_bytes(b"".join(events))
+    job.workers[0].ask("steps", 3, 0.1)
+    with pytest.raises(ValueError, match="got no record of move 3 of the central variable: its worker was killed"):
+        Replay(read(tmp_path)).run()
