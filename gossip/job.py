@@ -87,7 +87,9 @@ class Job:
         where: dict[str, Any] = {"init_method": "env://"}
         if self.supervised:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: its name need not resolve
-            where = {"init_method": f"file://{self.directory.path / 'rendezvous'}"}
+            meeting = self.directory.path / "rendezvous"
+            meeting.touch(mode=0o600)  # torch would make it readable to others
+            where = {"init_method": f"file://{meeting}"}
         elif _stores:  # torchrun keeps the store over restarts, with the addresses of workers that are dead by now
             where = {"store": PrefixStore(f"{_attempt()}/group", _stores[-1])}
         dist.init_process_group(

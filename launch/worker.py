@@ -49,7 +49,7 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
     try:
         if job.supervised:
             run = load(config, overrides, Run).config
-            return _train(run, RunDirectory(Path(config).parent), job, resume != NOT_RESUMED)[0]
+            return _train(run, RunDirectory(Path(config).parent), job, resume != NOT_RESUMED)
         if job.rank:
             return _follow(job)
         return _lead(job, config, overrides, resume)
@@ -61,13 +61,11 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
             job.directory.let_go()
 
 
-def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> tuple[int, bool]:
-    """Be a worker. Returns the exit code, and whether training came to its end."""
+def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> int:
     worker: Worker | None = None
-    whole = True
     try:
         worker = Worker(run, directory, job, resume)
-        whole = worker.work()
+        worker.work()
     except JobOverError as error:
         logging.getLogger("gosgd").info("%s", error)
     except ValueError as error:
@@ -78,8 +76,8 @@ def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> tuple[i
         if _first(job, "said"):
             say(error)
         job.abort()
-        return MISTAKE, False
-    return DONE, whole
+        return MISTAKE
+    return DONE
 
 
 def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
@@ -100,8 +98,8 @@ def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
     _tell(job, {"directory": str(plan.directory.path.absolute()), "resume": plan.resume})
     job = dataclasses.replace(job, server=("-m", "launch.server", str(plan.directory.path.absolute())))
     with Progress(plan, job.directory).in_background():
-        code, whole = _train(plan.run, plan.directory, job, plan.resume)
-        summary = _last_word(plan, job, view) if code == DONE and whole else None
+        code = _train(plan.run, plan.directory, job, plan.resume)
+        summary = _last_word(plan, job, view) if code == DONE else None
     if summary is not None and not summary["interrupted"]:
         print(table(summary, plan.directory.path))
     return code
@@ -119,7 +117,7 @@ def _follow(job: Job) -> int:
         (job.directory.path / f"refused-{job.rank}").touch(mode=0o600)
         return MISTAKE
     directory = RunDirectory(told["directory"])
-    return _train(load(directory.resolved, [], Run).config, directory, job, told["resume"])[0]
+    return _train(load(directory.resolved, [], Run).config, directory, job, told["resume"])
 
 
 def _tell(job: Job, verdict: dict[str, Any]) -> None:

@@ -85,6 +85,7 @@ class Server:
         self._key = protocol.make_key(directory.path, shard)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(where))
+        where.chmod(0o600)
         self._listener.listen(128)
 
     def _recover(self) -> None:
@@ -131,7 +132,7 @@ class Server:
                     self._snapshots.look(self._shard, self._snapshot_s)
                 self._tell()
             with contextlib.suppress(FileNotFoundError):  # the directory may have been removed by now
-                protocol.over(self._directory.path).touch()
+                protocol.over(self._directory.path).touch(mode=0o600)
         finally:
             self._close()
 
