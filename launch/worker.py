@@ -49,7 +49,7 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
     try:
         if job.supervised:
             run = load(config, overrides, Run).config
-            return _train(run, RunDirectory(Path(config).parent), job, resume != NOT_RESUMED)
+            return _train(run, RunDirectory(Path(config).parent), job, resume != NOT_RESUMED)[0]
         if job.rank:
             return _follow(job)
         return _lead(job, config, overrides, resume)
@@ -61,11 +61,13 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
             job.directory.let_go()
 
 
-def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> int:
+def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> tuple[int, bool]:
+    """Be a worker. Returns the exit code, and whether training came to its end."""
     worker: Worker | None = None
+    whole = True
     try:
         worker = Worker(run, directory, job, resume)
-        worker.work()
+        whole = worker.work()
     except JobOverError as error:
         logging.getLogger("gosgd").info("%s", error)
     except ValueError as error:
@@ -76,8 +78,8 @@ def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> int:
         if _first(job, "said"):
             say(error)
         job.abort()
-        return MISTAKE
-    return DONE
+        return MISTAKE, False
+    return DONE, whole
 
 
 def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
@@ -98,8 +100,8 @@ def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
     _tell(job, {"directory": str(plan.directory.path.absolute()), "resume": plan.resume})
     job = dataclasses.replace(job, server=("-m", "launch.server", str(plan.directory.path.absolute())))
     with Progress(plan, job.directory).in_background():
-        code = _train(plan.run, plan.directory, job, plan.resume)
-        summary = _last_word(plan, job, view) if code == DONE else None
+        code, whole = _train(plan.run, plan.directory, job, plan.resume)
+        summary = _last_word(plan, job, view) if code == DONE and whole else None
     if summary is not None and not summary["interrupted"]:
         print(table(summary, plan.directory.path))
     return code
@@ -117,7 +119,7 @@ def _follow(job: Job) -> int:
         (job.directory.path / f"refused-{job.rank}").touch(mode=0o600)
         return MISTAKE
     directory = RunDirectory(told["directory"])
-    return _train(load(directory.resolved, [], Run).config, directory, job, told["resume"])
+    return _train(load(directory.resolved, [], Run).config, directory, job, told["resume"])[0]
 
 
 def _tell(job: Job, verdict: dict[str, Any]) -> None:
