@@ -1,6 +1,7 @@
 """The server of the central variable: who gets in, what dies with whom, and that no move is ever half made."""
 
 import logging
+import os
 import random
 import signal
 import socket
@@ -58,6 +59,23 @@ class Serving:
     def __init__(self, path: str, folder: Path | None = None) -> None:
         server = Server(JobDirectory.open(path), restarts=True, folder=folder)
         threading.Thread(target=server.run, daemon=True).start()
+
+
+class Mute(Server):
+    """Dies when it has made its third move, and before it can say so."""
+
+    def _handle(self, client, message):
+        answer = super()._handle(client, message)
+        if answer and answer.get("number") == 3:
+            os._exit(1)
+        return answer
+
+
+class Dying:
+    """Such a server in a process of its own."""
+
+    def __init__(self, path: str) -> None:
+        threading.Thread(target=Mute(JobDirectory.open(path)).run, daemon=True).start()
 
 
 class Pusher:
@@ -269,6 +287,22 @@ def test_a_server_that_is_killed_at_any_time_loses_no_move_and_makes_none_twice(
         assert sorted(found[0][0] + found[1][0]) == list(range(1, 2 * count + 1))
         total = center + found[0][1] + found[1][1]
         torch.testing.assert_close(total, torch.full_like(total, 2.0 * count), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("move", ["push", "pull"])
+def test_a_move_whose_server_died_before_it_could_answer_is_not_made_again(job, caplog, move):
+    with reaped([in_process_of_its_own(Dying, str(job.path))]) as (dying,), ThreadPoolExecutor(1) as pool:
+        dying.answer()
+        worker = Pusher(str(job.path), 0, D)
+        moving = pool.submit(getattr(worker, move), 5)
+        until(lambda: not dying.runner.is_alive())
+        with reaped([in_process_of_its_own(Serving, str(job.path))]):
+            found = moving.result(30)
+            numbers, w = (found, 0.0) if move == "push" else found
+            assert numbers == [1, 2, 3, 4, 5]
+            torch.testing.assert_close(worker.peek() + w, torch.full((D,), 5.0))
+            worker.center.close()
+    assert "request had been met" in caplog.text
 
 
 def test_a_move_that_was_not_finished_was_not_made(tmp_path):
