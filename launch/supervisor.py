@@ -31,7 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal
 _REQUEUED = (signal.SIGTERM, signal.SIGUSR2)
 """What a scheduler sends before the time is up; a job that has saved ends well."""
 _POLL_S = 0.05
-_SILENT_S = 2.0
+_SILENT_S = 5.0
 _FAILURE_S = 10.0
 _LAST_LINES = 12
 _BEGUN_S = 60.0  # what a job may lose that has no checkpoint yet

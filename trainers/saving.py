@@ -84,6 +84,8 @@ class Saving:
         else:
             found = self._checkpoints.newest() if resume else None
         if found is None:
+            if resume:
+                _log.info("worker %d: no checkpoint to go on from, starts at step 0", exchange.me.seat)
             return 0
         about, state = found
         if about.fingerprint != exchange.flat.fingerprint:
