@@ -72,7 +72,7 @@ class View:
         """Take note of new members, unless the newest has left no trace: its lock is made before it appears."""
         if self.file(Member(seat, count - 1), "lock").exists():
             self._counts[seat] = count
-        else:
+        elif self.directory.path.is_dir():  # else the job is over, and its files are gone
             _log.warning("worker %d: what it says of itself makes no sense (life %d); ignored", seat, count)
 
     def members(self) -> list[Member]:
