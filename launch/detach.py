@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from launch.errors import DONE, FAILED, RunFailedError
+from launch.errors import DONE, RunFailedError
 
 if TYPE_CHECKING:
     from gossip.directory import JobDirectory
@@ -62,7 +62,7 @@ def start(arguments: Sequence[str]) -> int:
     code = process.wait()
     if code < 0:
         raise RunFailedError(f"the launcher was killed by {signal.Signals(-code).name} before the workers were up")
-    return code or FAILED
+    return code
 
 
 def _account(pid: int, directory: str, log: str) -> str:
@@ -94,7 +94,7 @@ class Announcement:
         self._view = View(job)
 
     def turn(self, seats: Sequence[Seat]) -> None:
-        """Look whether all workers have come."""
+        """Look whether all workers are up."""
         if self._pipe is None or not all(self._here(seat) for seat in seats):
             return
         path = self._directory.logs.absolute() / "launcher.log"
@@ -113,4 +113,8 @@ class Announcement:
         """Nothing is left to do."""
 
     def _here(self, seat: Seat) -> bool:
-        return seat.rank is not None and self._view.board[seat.rank] > 0
+        """Whether a worker has made a step, so that what it was asked for is in order, or had none to make."""
+        from gossip import layout
+
+        members = [self._view.open(member) for member in self._view.members() if member.seat == seat.rank]
+        return any(words[layout.DONE] > 0 or words[layout.STATE] == layout.State.GONE for words in members)

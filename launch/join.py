@@ -94,10 +94,10 @@ def plan_to_join(folder: str, workers: int, detached: bool) -> tuple[Plan, Joini
     if not plan.method.rejoins:
         together = "step together" if plan.method.collective else "do not exchange while they train"
         raise ValueError(f"--join: got a job with exchange.method {method}, whose workers {together}; expected gosgd")
-    if plan.serving == "sharded":
+    if plan.serving:
         raise ValueError(
-            f"--join: got a job with exchange.method {method}, server sharded, whose workers hold the central variable"
-            " together; expected gosgd or server process"
+            f"--join: got a job with exchange.method {method}, whose central variable ends with the launcher that"
+            " started it; expected gosgd"
         )
     plan = dataclasses.replace(plan, resume=False, seats=running.job.seats)
     return plan, Joining(plan, running.job, workers)

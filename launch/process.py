@@ -37,17 +37,22 @@ def let_users_modules_be_found() -> None:
         sys.path[:] = [*(entry for entry in sys.path if entry and Path(entry) != here), str(here)]
 
 
-def end_with_the_supervisor() -> None:
+def end_with_the_supervisor(serves: bool = False) -> None:
     """Have the kernel send SIGTERM when the launcher dies, however it dies, so that no worker is left behind.
 
-    A worker that is stuck and does not heed the signal is killed, with its loader processes, a few seconds later.
+    A worker that is stuck and does not heed the signal is killed, with its loader processes, a few seconds later. The
+    workers of a detached job are not told; a server is (`serves`): it must not wait for workers that nobody will start
+    again, and ends when those that are there have left.
     """
-    if SUPERVISOR not in os.environ or DETACHED in os.environ:
+    detached = DETACHED in os.environ
+    if SUPERVISOR not in os.environ or (detached and not serves):
         return
     with contextlib.suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if orphaned():  # before the kernel had been asked
         sys.exit(128 + signal.SIGTERM)
+    if detached:
+        return
     threading.Thread(target=_end_when_orphaned, name="gosgd-orphan", daemon=True).start()
 
 

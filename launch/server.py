@@ -15,7 +15,7 @@ from launch.process import SUPERVISOR, end_with_the_supervisor
 
 def main(run_directory: str, job_directory: str, snapshots: str | None = None) -> int:
     """Serve until every worker has left; figures go to `server/metrics.jsonl` of the run. Returns the exit code."""
-    end_with_the_supervisor()
+    end_with_the_supervisor(serves=True)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     from gossip.server.process import serve
     from trainers.metrics import Metrics

@@ -17,8 +17,8 @@ class Holder:
         lock(self.path)
         return Probe(self.path).held()
 
-    def make_a_job(self) -> str:
-        return str(JobDirectory.create(1, 1).path)
+    def make_a_job(self, seats: int = 1, founders: int = 1) -> str:
+        return str(JobDirectory.create(seats, founders).path)
 
     def fork_a_child(self) -> int:
         child = os.fork()
