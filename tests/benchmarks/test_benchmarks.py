@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, curves, exchange, regularizers, report, runs, slow_worker, stopped_workers, trainer
+from benchmarks import (
+    accuracy,
+    curves,
+    exchange,
+    regularizers,
+    report,
+    runs,
+    slow_worker,
+    stopped_workers,
+    stress,
+    trainer,
+)
+from gossip.layout import Member
+from gossip.mail import Letter
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_S = 30.0
@@ -75,6 +88,18 @@ def test_stopped_workers_lose_no_mass_and_come_back(tmp_path, capsys):
     assert found["gossip"]["stopped"]["among_the_rest"] > 0
     assert found["averaging"]["stopped"]["steps_of_the_rest"] < found["averaging"]["undisturbed"]["steps_of_the_rest"]
     assert "merged among the 3" in capsys.readouterr().out
+
+
+def test_stress_counts_torn_and_doubled_messages_of_members_that_are_killed(tmp_path, capsys):
+    stress.main(["--quick", "--messages", "3000", "--json", str(tmp_path / "out.json")])
+    found = written(tmp_path / "out.json")["results"]
+    assert found["merged"] >= 3000 and found["torn"] == found["doubled"] == 0
+    assert found["balanced"] == found["frozen instants"] + found["looks while moving"] > 0
+    assert found["at the end"]["balanced"] and found["at the end"]["in flight"] == 0
+    assert found["left in good order"] == 3
+    assert "kills" in capsys.readouterr().out
+    letter = Letter(Member(5, 77), Member(0, 3), 123_456)
+    assert stress.letter_of(stress.identity(letter)) == letter
 
 
 def test_accuracy_is_that_of_a_run_of_the_product(tmp_path, capsys):
