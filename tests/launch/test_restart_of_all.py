@@ -39,7 +39,7 @@ def gone_on_from(job, attempt: str) -> list[int]:
 
 def test_all_workers_of_a_collective_job_are_restarted_together_from_their_newest_common_checkpoint(job, capsys):
     def kill() -> None:
-        until(lambda: made(0) > 25 and made(1) > 25)
+        until(lambda: made(0) > 25 and made(1) > 25, timeout_s=60)
         os.kill(pid_of(job, 1), signal.SIGKILL)
         until(lambda: len(list((job / "run" / "logs" / "worker-0").iterdir())) == 2)
         (job / "slowly").unlink()
@@ -61,7 +61,7 @@ def test_torchrun_restarts_all_and_they_go_on_from_their_newest_common_checkpoin
     """Rank 0 is killed, who made the directory in shared memory and the process group."""
 
     def kill() -> None:
-        until(lambda: made(0) > 25 and made(1) > 25)
+        until(lambda: made(0) > 25 and made(1) > 25, timeout_s=60)
         os.kill(pid_of(job, 0), signal.SIGKILL)
         (job / "slowly").unlink()
 
