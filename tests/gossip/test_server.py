@@ -180,10 +180,9 @@ def test_nobody_gets_in_without_the_password_and_noise_does_no_harm(job):
     center = member(job)
     assert center.join(torch.zeros(D), [0], lambda: False)
     for noise in (b"{}", b"not json", b"[1]", b'{"do": "hello", "key": "guess", "member": [1, 0]}', b"\xff" * 70_000):
-        with Client(where, family="AF_UNIX") as stranger:
-            with pytest.raises((EOFError, OSError)):
-                stranger.send_bytes(noise)  # the longest is cut off before it has been sent
-                stranger.recv_bytes()
+        with Client(where, family="AF_UNIX") as stranger, pytest.raises((EOFError, OSError)):
+            stranger.send_bytes(noise)  # the longest is cut off before it has been sent
+            stranger.recv_bytes()
     with socket.socket(socket.AF_UNIX) as raw:  # connects, and says nothing
         raw.connect(where)
         center.desk.fill_(2.0)
