@@ -223,9 +223,7 @@ class Server:
         try:
             mapped: Any = map_file(self._desk(member), model[0] * dtype.itemsize)
         except OSError as error:
-            self._refuse(
-                connection, f"got worker {member.seat} without a desk ({error}), expected one in the job's directory"
-            )
+            self._refuse(connection, f"got worker {member.seat} without a desk ({error}), expected one in the job")
             return
         desk = torch.frombuffer(mapped, dtype=dtype)[begin:end]
         weights = min(max(int(message["weights"]) - begin, 0), end - begin)
@@ -298,6 +296,6 @@ class Server:
         if self._report is None or not figures.operations or not (last or now - figures.since >= REPORT_S):
             return
         assert self._shard is not None
-        version = self._shard.version
-        self._report(version, figures.summary(now) | {"version": version, "workers": self._seats.here})
+        about = {"version": self._shard.version, "workers": self._seats.here}
+        self._report(self._shard.version, figures.summary(now) | about)
         self._figures = Figures(now)
