@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from launch import commands
+from launch import clusters, commands
 from launch.arguments import Parser
 from launch.errors import DONE, FAILED, MISTAKE, RunFailedError, log_traceback, say
 
@@ -20,6 +20,7 @@ Row = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argpa
 
 ROWS: list[Row] = [
     ("train", "train a model with several workers on this machine", commands.add_train, commands.train),
+    ("launch", "write what starts a job on SLURM or Kubernetes", clusters.add, clusters.launch),
     ("validate", "check a configuration without running it", commands.add_validate, commands.validate),
     ("explain", "show what a job's exchange does and costs", commands.add_explain, commands.explain),
     ("replay", "rebuild a recorded run as a product of matrices", commands.add_replay, commands.replay),

@@ -20,7 +20,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "  gosgd train digits exchange.rho=0.02 run.dir=runs/slow --workers 8\n"
         "  gosgd train job.yaml --resume auto\n"
         "  gosgd train digits --detach\n"
-        "  gosgd train --join runs/digits --workers 2"
+        "  gosgd train --join runs/digits --workers 2\n"
+        "  gosgd train job.yaml --hosts node1,node2:29500 --workers 8"
     )
     config = add_config(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes to start (default: run.workers)")
@@ -35,6 +36,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detach", action="store_true", help="run in the background, whatever becomes of this terminal"
     )
+    parser.add_argument(
+        "--hosts",
+        metavar="A,B,C[:PORT]",
+        help="print the torchrun line that starts the job's workers (then --workers on each) on each of these hosts",
+    )
+    parser.add_argument("--run", action="store_true", help="with --hosts: run the line of this host")
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
     parser.add_argument("--print-config", action="store_true", help="print the configuration with every default")
 
@@ -45,6 +52,14 @@ def train(given: argparse.Namespace) -> int:
         raise ValueError(
             "got --join with CONFIG, key=value or --resume, expected --join RUN_DIR alone: the job has both"
         )
+    if given.run and given.hosts is None:
+        raise ValueError("got --run without --hosts, expected --hosts A,B,C --run on each of these hosts")
+    if given.hosts is not None:
+        if given.join is not None or given.detach or given.dry_run or given.print_config:
+            raise ValueError("got --hosts with --join, --detach, --dry-run or --print-config, expected it without")
+        from launch import hosts
+
+        return hosts.run(given.hosts, given.config, given.overrides, given.workers, given.resume, given.run)
     if given.detach and not (given.print_config or given.dry_run or detach.in_background()):
         return detach.start(_words(given))
     from launch.settings import read
