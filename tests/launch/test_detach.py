@@ -15,7 +15,7 @@ from support.remote import in_process_of_its_own, reaped
 
 from gossip.directory import JobDirectory, remove_stale
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(150)
 
 TRAIN = ("train", "own.yaml", "train.steps=1500")
 
@@ -69,7 +69,7 @@ def test_workers_of_a_detached_job_go_on_to_the_end_when_their_launcher_is_kille
 
 def test_what_keeps_a_detached_job_from_starting_is_said_where_it_was_asked_for(job):
     done = detached(job, "model={name: 'parts:Failing', how: mistake}", "--workers", "1")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr == "gosgd: got points,\nexpected lines\n"
     assert processes(job) == []
     assert jobs() == []
@@ -92,7 +92,7 @@ def test_a_job_whose_terminal_is_closed_saves_and_ends(job):
     if pid == 0:
         os.execve(sys.executable, command, environment())
     with nobody_left(job):
-        until(lambda: made(0) > 20 and made(1) > 20)
+        until(lambda: made(0) > 20 and made(1) > 20, timeout_s=80)
         os.close(terminal)
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
@@ -108,7 +108,7 @@ def test_what_a_job_left_whose_every_process_was_killed_is_removed_by_the_next(j
         alive.answer()
         other = alive.ask("make_a_job")
         with started(job, *TRAIN, "exchange={method: downpour}", f"run.dir={job}/run", "--workers", "1") as process:
-            until(lambda: [desk for path in jobs() for desk in path.glob("*.desk")] and made(0) > 20)
+            until(lambda: [desk for path in jobs() for desk in path.glob("*.desk")] and made(0) > 20, timeout_s=80)
             for victim in [process.pid, *processes(job)]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)

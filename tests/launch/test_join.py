@@ -15,7 +15,7 @@ from launch.settings import read
 from trainers import run_directory
 from trainers.run_directory import RunDirectory
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(150)
 
 LONG = "train.steps=1500"
 
@@ -30,13 +30,13 @@ def summary_of(job) -> dict:
 
 def test_a_worker_joins_a_running_job_and_another_is_taken_out_of_it(job, capfd):
     def join_and_leave() -> None:
-        until(lambda: made(0) > 20 and made(1) > 20)
+        until(lambda: made(0) > 20 and made(1) > 20, timeout_s=80)
         with started(elsewhere, "train", "--join", str(job / "run")) as joiner:
-            until(lambda: made(2) > 20)
+            until(lambda: made(2) > 20, timeout_s=80)
             os.kill(pid(job, 1), signal.SIGTERM)
             until(lambda: not (job / "run" / "workers" / "1" / "pid").exists())
             (job / "slowly").unlink()
-            assert joiner.wait(timeout=40) == 0
+            assert joiner.wait(timeout=60) == 0
 
     elsewhere = job / "elsewhere"
     elsewhere.mkdir()
@@ -68,9 +68,9 @@ def test_those_that_joined_go_on_when_the_founders_are_stopped_and_write_the_end
     with started(job, "train", "own.yaml", LONG, f"run.dir={job}/run", "--workers", "1") as founders:
 
         def stop_the_founders() -> None:
-            until(lambda: made(1) > 20)
+            until(lambda: made(1) > 20, timeout_s=80)
             founders.send_signal(signal.SIGINT)
-            _, err = founders.communicate(timeout=30)
+            _, err = founders.communicate(timeout=60)
             assert founders.returncode == 130
             assert "; the job is left to worker 1 of another launcher (" in err
             with pytest.raises(ValueError, match=r"which an earlier job has not left yet \(workers: 1\); "):
