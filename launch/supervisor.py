@@ -20,16 +20,15 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from configs.files import append_line
 from gossip.directory import JobDirectory
 from launch.budget import Budget
-from launch.errors import DONE, MISTAKE, RunFailedError, said, say
+from launch.errors import MISTAKE, RunFailedError, said
+from launch.last_word import cause, last_word
 from launch.places import Founding, Place
 from launch.plan import Plan
-from launch.progress import Progress, table
+from launch.progress import Progress
 from launch.seat import Seat
 from trainers.checkpoints import common
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGQUIT)
-_REQUEUED = (signal.SIGTERM, signal.SIGUSR2)
-"""What a scheduler sends before the time is up; a job that has saved ends well."""
 _POLL_S = 0.05
 _SILENT_S = 5.0
 _FAILURE_S = 10.0
@@ -107,7 +106,7 @@ class Supervisor:
             others = self._place.leave()
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-        return self._report(step, others)
+        return last_word(self.plan, step, others, self._interrupted, [seat.name for seat in self._late])
 
     def _listen(self) -> None:
         for number in _SIGNALS:
@@ -175,7 +174,7 @@ class Supervisor:
         seat, code = min(failures, key=lambda failure: (failure[1] > 0, _written(failure[0])))
         serving = self.plan.serving
         if (serving or self.plan.method.collective) and self.plan.directory.read_summary() is not None:
-            self._progress.say(f"{seat.name} {_cause(code)} when the job had come to its end")
+            self._progress.say(f"{seat.name} {cause(code)} when the job had come to its end")
             self._stop(_FAILURE_S)
             for seat in self._seats:
                 seat.done = True
@@ -214,7 +213,7 @@ class Supervisor:
         self._event("restart_all", seat)
         since = "anew" if found is None else f"from step {found.step}"
         wait = f" in {delay:.0f} s" if delay else ""
-        self._progress.say(f"{seat.name} {_cause(code)}; all workers go on {since}, {budget.used}{wait}")
+        self._progress.say(f"{seat.name} {cause(code)}; all workers go on {since}, {budget.used}{wait}")
         self._stop(0.0)
         self._place.leave()
         job = self._place.enter()
@@ -233,20 +232,20 @@ class Supervisor:
         if self.plan.method.rejoins and not self.plan.serving and self._progress.ending() and not alone:
             seat.done = True
             self._given_up.append(seat)
-            self._progress.say(f"{seat.name} {_cause(code)} while the job was ending; it is not restarted")
+            self._progress.say(f"{seat.name} {cause(code)} while the job was ending; it is not restarted")
             return
         budget, now = self._budget(seat), time.monotonic()
         delay = budget.failed(now)
         if delay is None:
             raise self._failed(seat, code, f"its {self.plan.run.run.restarts} restarts (run.restarts) are used up")
         seat.due = now + delay
-        self._progress.say(f"{seat.name} {_cause(code)}; {budget.used}" + (f" in {delay:.0f} s" if delay else ""))
+        self._progress.say(f"{seat.name} {cause(code)}; {budget.used}" + (f" in {delay:.0f} s" if delay else ""))
 
     def _failed(self, seat: Seat, code: int, why: str) -> RunFailedError:
         assert seat.logs is not None
         for line in seat.output()[-_LAST_LINES:]:
             self._progress.say(f"{seat.name} | {line}")
-        return RunFailedError(f"{seat.name} {_cause(code)}; {why}; its log: {seat.logs.stderr}")
+        return RunFailedError(f"{seat.name} {cause(code)}; {why}; its log: {seat.logs.stderr}")
 
     def _event(self, event: str, seat: Seat, **figures: int) -> None:
         who = {"server": 0} if seat.rank is None else {"worker": seat.rank}
@@ -276,35 +275,6 @@ class Supervisor:
         for seat in running:
             seat.kill()
         return running
-
-    def _report(self, step: int, others: list[int]) -> int:
-        directory = self.plan.directory
-        summary = directory.read_summary()
-        staying = f"worker{'s' * (len(others) > 1)} {', '.join(map(str, others))} of another launcher"
-        if self._interrupted:
-            after = f"the job is left to {staying}" if others else "go on with --resume auto"
-            say(f"interrupted after step {step}; {after} (run directory {directory.path})")
-            if self._late:
-                late = ", ".join(seat.name for seat in self._late)
-                say(f"{late}: killed, not gone within run.grace_s = {self.plan.run.run.grace_s:g} s of the signal")
-            return DONE if self._interrupted in _REQUEUED and not self._late else 128 + self._interrupted
-        if summary is None and others:
-            print(f"done; {directory.summary} is left to {staying}")
-            return DONE
-        if summary["interrupted"] if summary else self.plan.method.collective:
-            say(f"stopped after step {step} by a signal to a worker; go on with --resume auto ({directory.path})")
-            return DONE
-        if summary is None:
-            raise RunFailedError(
-                f"all workers ended and none of them wrote {directory.summary}, see {directory.logs};"
-                " go on with --resume auto"
-            )
-        print(table(summary, directory.path))
-        return DONE
-
-
-def _cause(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
 def _written(seat: Seat) -> float:
