@@ -32,7 +32,8 @@ run: {workers: 2, log_every: 10, eval_every: 20, tensorboard: false}
 """
 
 PARTS = '''\
-"""A data set and models of the user's own; batches come slowly while a file called `slowly` lies in the folder."""
+"""A data set and models of the user's own; batches come slowly while a file called `slowly` lies in the folder, and
+not at all while one called `stuck` does."""
 
 import os
 import time
@@ -57,6 +58,8 @@ class Points(Dataset):
     def __getitems__(self, indices):
         if (HERE / "slowly").exists():
             time.sleep(0.02)
+        while (HERE / "stuck").exists():
+            time.sleep(0.1)
         return [(self.x[index], self.targets[index]) for index in indices]
 
     def __getitem__(self, index):

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from launching import environment, jobs, made, pid_of, processes, started, until
@@ -47,15 +48,24 @@ def test_a_signal_to_one_worker_of_a_collective_job_stops_them_all_in_good_order
     assert len({*saved(job)}) == 1
 
 
+def same(look, seconds):
+    """What `look` gives, if it gives the same some time later."""
+    before = look()
+    time.sleep(seconds)
+    return before if look() == before else None
+
+
 def test_a_worker_that_does_not_leave_in_time_is_killed_and_named(job):
     (job / "slowly").touch()
-    with started(job, "train", "own.yaml", "run.grace_s=3", f"run.dir={job}/run") as process:
-        until(lambda: made(0) > 20 and made(1) > 20)
-        os.kill(pid_of(job, 1), signal.SIGSTOP)
+    with started(job, "train", "own.yaml", "run.grace_s=1", f"run.dir={job}/run") as process:
+        until(lambda: made(0) > 5 and made(1) > 5)
+        (job / "stuck").touch()
+        before = until(lambda: same(lambda: (made(0), made(1)), 0.3))
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
+    assert min(before) > 5
     assert process.returncode == 128 + signal.SIGTERM
-    assert "worker 1: killed, not gone within run.grace_s = 3 s of the signal" in err
+    assert "worker 0, worker 1: killed, not gone within run.grace_s = 1 s of the signal" in err
     assert jobs() == []
 
 
