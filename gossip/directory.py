@@ -133,28 +133,51 @@ class JobDirectory:
     founders: int
 
     @classmethod
-    def create(cls, seats: int, founders: int) -> JobDirectory:
+    def meet(cls, token: str, seats: int, founders: int) -> JobDirectory:
+        """The directory that all workers of this host make together: whoever comes first makes it.
+
+        Args:
+            token: unguessable, known to all workers of the job on every host.
+        """
+        path = root() / f"{PREFIX}{token}"
+        while not path.is_dir():
+            try:
+                return cls.create(seats, founders, token)
+            except FileExistsError:
+                continue
+        return cls.open(path)
+
+    def host(self) -> str:
+        """What tells this directory from those that other hosts have made with the same token."""
+        return str(json.loads((self.path / "job.json").read_text())["host"])
+
+    @classmethod
+    def create(cls, seats: int, founders: int, token: str = "") -> JobDirectory:
         """Make a job directory that nobody else can enter or guess; directories of dead jobs are removed first."""
         where = root()
         if not where.is_dir():
             raise ValueError(f"got shared-memory directory {where}, which does not exist; set GOSGD_SHM_DIR")
         remove_stale()
-        token = secrets.token_hex(12)
-        building = where / f".{PREFIX}{token}"
+        token = token or secrets.token_hex(12)
+        host = secrets.token_hex(12)
+        building = where / f".{PREFIX}{host}"
         building.mkdir(mode=0o700)
         try:
             (building / "board").touch(mode=0o600)
             with (building / "board").open("r+b") as board:
                 os.posix_fallocate(board.fileno(), 0, 8 * seats)
-            write_privately(building / "job.json", json.dumps({"seats": seats, "founders": founders}))
+            write_privately(building / "job.json", json.dumps({"seats": seats, "founders": founders, "host": host}))
             lock(building / _OWNER)
             path = where / f"{PREFIX}{token}"
             building.rename(path)
             _held[path / _OWNER] = _held.pop(building / _OWNER)
         except OSError as error:
             shutil.rmtree(building, ignore_errors=True)
+            unlock(building / _OWNER)
             if error.errno == errno.ENOSPC:
                 raise ValueError(no_room(where, 8 * seats)) from None
+            if error.errno == errno.ENOTEMPTY:
+                raise FileExistsError(error.errno, "somebody else was first", str(path)) from None
             raise
         return cls(path, seats, founders)
 

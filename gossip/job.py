@@ -1,6 +1,6 @@
 """Which worker this process is, in which job, and where its members meet.
 
-Imports gossip.directory, gossip.records and torch.
+Imports gossip.directory, gossip.hosts, gossip.records and torch.
 
 The launcher tells its workers through the environment; under plain torchrun the workers agree on a directory through
 torchrun's store, which is used for that one signed address and never again.
@@ -9,9 +9,9 @@ torchrun's store, which is used for that one signed address and never again.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gossip.directory import JobDirectory
-from gossip.records import Records, job_key
+from gossip.hosts import Hosts, agree
+from gossip.records import job_key
 
 JOB = "GOSGD_JOB"
 """Environment variable with the job directory's path, set by the launcher for its workers."""
@@ -40,6 +41,7 @@ class Job:
         directory: where the members of this host meet.
         supervised: a launcher owns the directory and removes it; otherwise the last worker does.
         server: arguments of the interpreter that start a server process, where no launcher does; see gossip.server.
+        hosts: which there are, if there are several.
     """
 
     rank: int
@@ -48,13 +50,14 @@ class Job:
     directory: JobDirectory
     supervised: bool
     server: tuple[str, ...] = ("-m", "gossip.server")
+    hosts: Hosts | None = None
 
     @classmethod
     def from_environment(cls) -> Job:
         """The job that the launcher, torchrun, or nobody (one worker) started this process for.
 
         Raises:
-            ValueError: the environment is incomplete, or the workers are on several hosts.
+            ValueError: the environment is incomplete.
         """
         rank, workers = _integer("RANK", 0), _integer("WORLD_SIZE", 1)
         joined = JOB in os.environ and rank >= workers > 0  # it has a seat above those the job was started with
@@ -65,11 +68,17 @@ class Job:
             return cls(rank, workers, local_rank, JobDirectory.open(os.environ[JOB]), supervised=True)
         if workers == 1:
             return cls(rank, workers, local_rank, JobDirectory.create(1, 1), supervised=False)
-        return cls(rank, workers, local_rank, _agree(rank, workers), supervised=False)
+        directory, hosts = _agree(rank, workers)
+        return cls(rank, workers, local_rank, directory, supervised=False, hosts=hosts if hosts.several else None)
+
+    @property
+    def here(self) -> Sequence[int]:
+        """The workers that this host began with."""
+        return range(self.workers) if self.hosts is None else self.hosts.here
 
     def abort(self) -> None:
         """Remove the directory of a job that fails and that no launcher looks after."""
-        if not self.supervised and self.rank == 0:
+        if not self.supervised and self.rank == min(self.here):
             self.directory.remove()
 
     def device(self) -> torch.device:
@@ -114,8 +123,8 @@ def _attempt() -> str:
     return f"gosgd/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}"
 
 
-def _agree(rank: int, workers: int) -> JobDirectory:
-    """Let rank 0 make the directory and tell the others; each exchange of a process has its own."""
+def _agree(rank: int, workers: int) -> tuple[JobDirectory, Hosts]:
+    """Come together through torchrun's store; each exchange of a process has its own directories."""
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
         raise ValueError(
             f"got WORLD_SIZE={workers} without MASTER_ADDR and MASTER_PORT, expected the environment that torchrun"
@@ -124,15 +133,4 @@ def _agree(rank: int, workers: int) -> JobDirectory:
     key = job_key()
     shared, _, _ = next(iter(rendezvous("env://", rank, workers)))
     _stores.append(shared)
-    name = f"{_attempt()}/directory"
-    records = Records(shared, key)
-    if rank == 0:
-        directory = JobDirectory.create(workers, workers)
-        records.put(name, str(directory.path))
-        return directory
-    path = Path(records.get(name, shared.timeout.total_seconds()))
-    if not path.is_dir():
-        raise ValueError(
-            f"got workers on several hosts (rank 0's {path} is not here), expected all on one host for this method"
-        )
-    return JobDirectory.open(path)
+    return agree(shared, key, _attempt(), rank, workers)

@@ -68,9 +68,13 @@ WANDERED_SCALE = 1 << 20
 
 POST = 16
 COMMIT = 0
+GIVEN = 1  # shares given up of all that went to this seat
 DETAILS = 2
 DETAILS_SIZE = 4
 SLOT, MASS, AT_STEP, SENT = range(DETAILS_SIZE)
+
+SLOT_INDEX = (1 << 32) - 1
+"""The part of a SLOT word that says which; what is above says in what format the vector lies there."""
 
 RECEIPT = 4
 ACKNOWLEDGED = 0
@@ -81,6 +85,8 @@ _SEQUENCE = (1 << _SEQUENCE_BITS) - 1
 _GENERATION = (1 << 22) - 1
 FLAG = 1 << 62
 """In an announcement: taken back by its sender. In a receipt: which running total is valid."""
+GIVEN_UP = 1 << 63
+"""In an announcement: its receiver is gone, and whether it has read it will never be known."""
 
 
 def size(seats: int) -> int:

@@ -94,7 +94,7 @@ def inherit(outbox: Outbox, founders: int) -> int:
         or if it is not this member's turn.
     """
     transport = outbox.transport
-    if outbox.mass >= SCANT or not _next_in_line(outbox):
+    if outbox.mass >= SCANT or not transport.auditable() or not _next_in_line(outbox):
         return 0
     try:
         ledger = audit(transport, founders)

@@ -6,12 +6,13 @@ less what its announcements say it sent. Each of those changes by one store, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from gossip import layout
 from gossip.fence import load as load_fence
-from gossip.layout import FLAG, MASK, Member, State, Words
+from gossip.layout import FLAG, GIVEN_UP, MASK, Member, State, Words
 from gossip.mass import SCANT, Ledger, share_out
 
 
@@ -30,7 +31,17 @@ class Books(Protocol):
         """Whether the member's process is proven to be gone."""
 
 
-def balance(words: Mapping[Member, Words], alive: set[Member], seats: int, founders: int) -> Ledger:
+def _always(one: Member, other: Member) -> bool:
+    return True
+
+
+def balance(
+    words: Mapping[Member, Words],
+    alive: set[Member],
+    seats: int,
+    founders: int,
+    together: Callable[[Member, Member], bool] = _always,
+) -> Ledger:
     """The ledger of a consistent set of words.
 
     Args:
@@ -39,9 +50,15 @@ def balance(words: Mapping[Member, Words], alive: set[Member], seats: int, found
         seats: seats of the job.
         founders: M, the number of members the mass was first shared out to; the shares of one that died before it
             wrote them down count as lost.
+        together: whether two members are on one host. Mail of a dead member to another host is lost, and so is mail to
+            a member elsewhere whose last receipts went down with its host.
     """
     held: dict[tuple[int, int], int] = {}
     in_flight = lost = taken = 0
+    apart: Counter[tuple[int, int]] = (
+        Counter()
+    )  # per pair of seats: sent, less received, less what is known to be unread
+    doubtful: Counter[tuple[int, int]] = Counter()  # the most that can be left of that: mail nobody will ever read
     for seat, genesis in enumerate(share_out(founders)):
         founder = words.get(Member(seat, 0))
         if founder is None or not founder[layout.GENESIS]:
@@ -52,10 +69,17 @@ def balance(words: Mapping[Member, Words], alive: set[Member], seats: int, found
         for seat in range(seats):
             receipt = layout.receipt(seats, seat)
             turn = bool(own[receipt + layout.ACKNOWLEDGED] & FLAG)
-            amount += own[receipt + layout.RECEIVED + turn] if own[receipt + layout.ACKNOWLEDGED] else 0
+            received = own[receipt + layout.RECEIVED + turn] if own[receipt + layout.ACKNOWLEDGED] else 0
             sent, unread, receiver = _post(words, member, seat, seats)
-            amount -= sent
-            if unread and (member in alive or receiver in alive):
+            amount += received - sent
+            apart[seat, member.seat] -= received
+            apart[member.seat, seat] += sent - unread
+            doubtful[member.seat, seat] += own[layout.post(seat) + layout.GIVEN]
+            if member not in alive and not unread and not together(member, receiver):
+                doubtful[member.seat, seat] += own[layout.details(seat, 0) + layout.MASS]
+                doubtful[member.seat, seat] += own[layout.details(seat, 1) + layout.MASS]
+            kept = member in alive or (receiver in alive and together(member, receiver))
+            if unread and kept and not own[layout.post(seat) + layout.COMMIT] & GIVEN_UP:
                 in_flight += unread
             else:
                 lost += unread
@@ -64,20 +88,21 @@ def balance(words: Mapping[Member, Words], alive: set[Member], seats: int, found
             held[member] = amount
         else:
             lost += amount
+    lost += sum(left & MASK for pair, left in apart.items() if left & MASK <= doubtful[pair])
     return Ledger(held, in_flight, lost - taken, taken)
 
 
-def _post(words: Mapping[Member, Words], member: Member, seat: int, seats: int) -> tuple[int, int, Member | None]:
+def _post(words: Mapping[Member, Words], member: Member, seat: int, seats: int) -> tuple[int, int, Member]:
     """(shares sent to a seat in all, shares of them still unread, by whom)."""
     own = words[member]
     word = own[layout.post(seat) + layout.COMMIT]
     sequence = layout.sequence_of(word)
     if sequence == 0:
-        return 0, 0, None
+        return 0, 0, member
     block = layout.details(seat, sequence)
     sent, shares = own[block + layout.SENT], own[block + layout.MASS]
     if word & FLAG:
-        return sent - shares, 0, None
+        return sent - shares, 0, member
     receiver = Member(seat, layout.generation_of(word))
     if receiver not in words:
         return sent, shares, receiver
@@ -106,7 +131,7 @@ def audit(books: Books, founders: int, attempts: int = 100) -> Ledger:
         after = _movements(books)
         if after == before:
             alive = {m for m in words if words[m][layout.STATE] != State.GONE and not books.dead(m)}
-            return balance(words, alive, books.seats, founders)
+            return balance(words, alive, books.seats, founders, getattr(books, "together", _always))
         before = after
     raise TimeoutError(f"mass kept moving during {attempts} copies of the control words; try again")
 

@@ -37,6 +37,8 @@ class Mail:
 
     sequence: int
     slot: int
+    place: int
+    """The slot as it is announced: with the format of what lies in it."""
     shares: int
     step: int
 
@@ -84,5 +86,7 @@ class Counters:
     sent: int = 0
     received: int = 0
     returned: int = 0
+    given_up: int = 0
     skipped_unread: int = 0
     skipped_no_slot: int = 0
+    skipped_bandwidth: int = 0

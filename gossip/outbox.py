@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from gossip import layout
 from gossip.fence import load as load_fence
-from gossip.layout import FLAG, MASK, Member, State
+from gossip.layout import FLAG, GIVEN_UP, MASK, Member, State
 from gossip.mail import Counters, Letter, Mail, Merge, Peer, Write, check
 from gossip.mass import merge_weight
 from gossip.transports.base import Transport
@@ -112,20 +112,21 @@ class Outbox:
         assert shares <= self.mass
         seat = peer.member.seat
         self._sequence[seat] += 1
+        place = self.transport.place(slot, whole=peer.state() == State.JOINING)
         write(
-            self.transport.slot(self.transport.me, slot),
+            self.transport.slot(self.transport.me, place),
             Letter(self.transport.me, peer.member, self._sequence[seat]),
         )
         self._sent[seat] = (self._sent[seat] + shares) & MASK
         sequence, block = self._sequence[seat], layout.details(seat, self._sequence[seat])
-        self._words[block + layout.SLOT] = slot
+        self._words[block + layout.SLOT] = place
         self._words[block + layout.MASS] = shares
         self._words[block + layout.AT_STEP] = step
         self._words[block + layout.SENT] = self._sent[seat]
         self._fence()
         self._words[layout.post(seat) + layout.COMMIT] = layout.pack(sequence, peer.member.generation)
         self.mass -= shares
-        peer.pending = Mail(sequence, slot, shares, step)
+        peer.pending = Mail(sequence, slot, place, shares, step)
         self.counters.sent += 1
         return True
 
@@ -144,7 +145,10 @@ class Outbox:
             if word != peer.seen:
                 self._receive(peer, word, merge)
             if peer.pending is not None and not self._acknowledged(peer, peer.pending):
-                self._take_back(peer, peer.pending, merge)
+                if self.transport.settled(peer.member):
+                    self._take_back(peer, peer.pending, merge)
+                else:
+                    self._give_up(peer, peer.pending)
             self.peers.remove(peer)
             self._buried.append(peer.member)
         self._buried = [member for member in self._buried if not self._discard(member)]
@@ -176,7 +180,8 @@ class Outbox:
         post = layout.post(peer.member.seat) + layout.COMMIT
         for other in self.peers:
             word = other.words[post]
-            if other is not peer and layout.sequence_of(word) and not word & FLAG:
+            away = not self.transport.together(other.member, peer.member)
+            if other is not peer and not away and layout.sequence_of(word) and not word & (FLAG | GIVEN_UP):
                 receipt = layout.receipt(self.transport.seats, other.member.seat) + layout.ACKNOWLEDGED
                 read = layout.pack(layout.sequence_of(word), other.member.generation)
                 if layout.generation_of(word) == peer.member.generation and peer.words[receipt] & ~FLAG != read:
@@ -191,7 +196,7 @@ class Outbox:
         return any(
             peer is not joiner
             and layout.sequence_of(word := peer.words[post]) > 0
-            and not word & FLAG
+            and not word & (FLAG | GIVEN_UP)
             and layout.generation_of(word) == joiner.member.generation
             for peer in self.peers
         )
@@ -243,7 +248,7 @@ class Outbox:
     def _take_back(self, peer: Peer, mail: Mail, merge: Merge) -> None:
         seat = peer.member.seat
         merge(
-            self.transport.slot(self.transport.me, mail.slot),
+            self.transport.slot(self.transport.me, mail.place),
             merge_weight(self.mass, mail.shares),
             mail.step,
             Letter(self.transport.me, peer.member, mail.sequence),
@@ -254,6 +259,17 @@ class Outbox:
         peer.pending = None
         self._free.append(mail.slot)
         self.counters.returned += 1
+
+    def _give_up(self, peer: Peer, mail: Mail) -> None:
+        """Count mail as lost that its receiver may or may not have read: merged here as well it could count twice."""
+        post = layout.post(peer.member.seat)
+        self._words[post + layout.GIVEN] = (self._words[post + layout.GIVEN] + mail.shares) & MASK
+        self._fence()
+        word = layout.pack(mail.sequence, peer.member.generation)
+        self._words[post + layout.COMMIT] = word | GIVEN_UP
+        peer.pending = None
+        self._free.append(mail.slot)
+        self.counters.given_up += 1
 
     def _take_slot(self) -> int | None:
         if not self._free:
@@ -280,10 +296,10 @@ class Outbox:
         words = self.transport.open(member)
         for seat in range(self.transport.seats):
             word = words[layout.post(seat) + layout.COMMIT]
-            if layout.sequence_of(word) == 0 or word & FLAG:
+            if layout.sequence_of(word) == 0 or word & (FLAG | GIVEN_UP):
                 continue
             receiver = Member(seat, layout.generation_of(word))
-            if self._ended(receiver):
+            if self._ended(receiver) or not self.transport.together(member, receiver):
                 continue
             theirs = self._words if receiver == self.transport.me else self.transport.open(receiver)
             receipt = theirs[layout.receipt(self.transport.seats, member.seat) + layout.ACKNOWLEDGED] & ~FLAG

@@ -37,7 +37,7 @@ class Publisher:
     def __init__(self, transport: SharedMemory) -> None:
         self._transport = transport
         self._fence = load_fence()
-        self._buffers = self._map(transport.me, create=True)
+        self._buffers = transport.publication(transport.me, create=True)
 
     def publish(self, vector: Tensor, step: int, mass: int = 0) -> None:
         """Show a snapshot of `vector` [D] as of `step`."""
@@ -57,7 +57,7 @@ class Publisher:
         if words[layout.PUBLISHED] == 0:
             return None
         try:
-            buffers = self._map(member)
+            buffers = self._transport.publication(member)
         except (FileNotFoundError, ValueError):  # gone, or not as long as a snapshot
             return None
         for _ in range(attempts):
@@ -70,11 +70,6 @@ class Publisher:
             if words[layout.PUBLISHING] <= sequence + 1:
                 return Published(member, vector, step, mass)
         return None
-
-    def _map(self, member: Member, create: bool = False) -> Tensor:
-        transport = self._transport
-        path = transport.file(member, "published")
-        return transport.tensor(path, 2 * transport.dimension, create).view(2, transport.dimension)
 
 
 def consensus_of(published: Sequence[Published]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How the founders of a job come to the same start. Imports gossip.layout and the shared-memory transport.
+"""How the founders of a job come to the same start. Imports gossip.layout and the transports.
 
 Nobody waits during training; before it, founders wait for each other's processes, so that the first to come up does not
 train alone for the seconds the others still need.
@@ -10,11 +10,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from torch import Tensor
 
 from gossip import layout
 from gossip.layout import Member, State
+from gossip.transports.cluster import Cluster
 from gossip.transports.shared_memory import SharedMemory
 
 _log = logging.getLogger("gosgd")
@@ -39,16 +41,41 @@ def agree_on_weights(
         if lowest:
             draft = transport.file(transport.me, "initial")
             transport.tensor(draft, transport.dimension, create=True).copy_(vector)
-            try:
-                os.link(draft, initial)  # whole or not at all, and only the first
-            except FileExistsError:
-                continue
-            finally:
-                draft.unlink()
+            _link(draft, initial)
         else:
+            if isinstance(transport, Cluster) and _lowest_here(transport):
+                _ask(transport, initial)
             time.sleep(0.001)
-    if initial.exists() and not keep:
-        vector.copy_(transport.tensor(initial, transport.dimension))
+    if initial.exists():
+        agreed = transport.tensor(initial, transport.dimension)
+        if isinstance(transport, Cluster):
+            transport.offer(agreed)
+        if not keep:
+            vector.copy_(agreed)
+
+
+def _link(draft: Path, initial: Path) -> None:
+    try:
+        os.link(draft, initial)  # whole or not at all, and only the first
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _lowest_here(transport: Cluster) -> bool:
+    """Whether no lower member is on this host, or on its way: then this one fetches the weights from another."""
+    return not any(
+        member < transport.me and transport.together(member, transport.me) and not transport.dead(member)
+        for member in transport.members()
+    )
+
+
+def _ask(transport: Cluster, initial: Path) -> None:
+    draft = transport.file(transport.me, "initial")
+    if not draft.exists():
+        place = transport.tensor(draft, transport.dimension, create=True)
+        transport.ask(place, lambda: _link(draft, initial))
 
 
 def _lowest_founder(transport: SharedMemory, wait: bool) -> bool:

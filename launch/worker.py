@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import load
+from configs import ConfigError, load
 from configs.files import write_atomically
 from gossip import layout
 from gossip.job import Job
 from gossip.leaving import JobOverError
 from gossip.methods.base import wait_until
 from gossip.transports.shared_memory import View
+from launch.across import consider, propose
 from launch.arguments import NOT_RESUMED
 from launch.errors import DONE, FAILED, MISTAKE, say
 from launch.plan import Plan, make_plan
@@ -51,7 +52,7 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
             run = load(config, overrides, Run).config
             return _train(run, RunDirectory(Path(config).parent), job, resume != NOT_RESUMED)[0]
         if job.rank:
-            return _follow(job)
+            return _follow(job, config, overrides)
         return _lead(job, config, overrides, resume)
     except BaseException:
         job.abort()
@@ -89,11 +90,15 @@ def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
     try:
         plan = make_plan(read(config, overrides, job.workers), resume)
         plan.directory.prepare(plan.loaded, plan.workers)
+        if job.hosts is not None and (objections := propose(job.hosts, plan)):
+            raise ConfigError(objections[0])
     except ValueError as error:
         say(error)
+        if job.hosts is not None:
+            propose(job.hosts, None)
         _tell(job, {"refused": True})
         # torchrun ends everybody as soon as one ends: let the others end by themselves.
-        heard = [job.directory.path / f"refused-{rank}" for rank in range(1, job.workers)]
+        heard = [job.directory.path / f"refused-{rank}" for rank in job.here if rank]
         wait_until(lambda: all(path.exists() for path in heard), _PATIENCE_S)
         return MISTAKE
     view = View(job.directory)
@@ -107,9 +112,14 @@ def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
     return code
 
 
-def _follow(job: Job) -> int:
+def _follow(job: Job, config: str, overrides: Sequence[str]) -> int:
     """The other ranks under torchrun."""
     verdict = job.directory.path / _VERDICT
+    if job.hosts is not None and job.rank == min(job.here):
+        told = consider(job.hosts, job.rank, config, overrides, job.workers)
+        if because := told.get("because"):
+            say(because)
+        _tell(job, told)
     while not verdict.exists():
         if not job.directory.path.exists():
             return FAILED  # rank 0 failed, and has said so

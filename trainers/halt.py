@@ -29,7 +29,7 @@ class Halt:
         finally:
             os.close(descriptor)
         self._words = memoryview(self._memory).cast("Q")
-        self._rank = job.rank
+        self._rank, self._here = job.rank, job.here  # those of other hosts are out of sight
         self._words[self._rank] = 0  # whatever an earlier life of this worker said
         self._deadline = 0.0
 
@@ -39,7 +39,7 @@ class Halt:
 
     def asked(self) -> bool:
         """Whether another worker stands still."""
-        return any(word & 1 for word in self._words)
+        return any(self._words[rank] & 1 for rank in self._here)
 
     def stand(self, step: int, patience_s: float) -> bool:
         """Stand still after `step` steps until all do.
@@ -57,7 +57,7 @@ class Halt:
         self._words[self._rank] = here
         self._deadline = self._deadline or time.monotonic() + patience_s
         while True:
-            words = list(self._words)
+            words = [self._words[rank] for rank in self._here]
             if any(word > here for word in words):
                 return False
             if all(word == here for word in words):

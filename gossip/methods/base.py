@@ -87,14 +87,7 @@ class Exchange(ABC):
             raise
         self.flat = Flat(model)
         first, *self._beside = [model] if isinstance(model, nn.Module) else model
-        self.transport = SharedMemory(
-            self.job.directory,
-            self.job.rank,
-            self.flat.dimension,
-            self.flat.vector.dtype,
-            getattr(self.options, "slots", 0),
-            self.flat.fingerprint,
-        )
+        self.transport = self._take_seat()
         self.steps = 0
         self._done = 0
         self._words = self.transport.words
@@ -112,6 +105,11 @@ class Exchange(ABC):
 
         # A function, not a method: whoever copies the model must not copy the exchange with it.
         self._first = first.register_forward_pre_hook(start_before_training)
+
+    def _take_seat(self) -> SharedMemory:
+        """Take this worker's seat."""
+        dimension, dtype = self.flat.dimension, self.flat.vector.dtype
+        return SharedMemory(self.job.directory, self.job.rank, dimension, dtype, 0, self.flat.fingerprint)
 
     @classmethod
     def variant(cls, options: MethodConfig) -> type[Exchange]:
@@ -239,7 +237,10 @@ class Exchange(ABC):
     def lowest(self) -> bool:
         """Whether this is the lowest living worker that still trains, the one that evaluates."""
         return not any(
-            member < self.me and not self._finished(member) and not self.transport.dead(member)
+            member < self.me
+            and self.transport.reachable(member)
+            and not self._finished(member)
+            and not self.transport.dead(member)
             for member in self.transport.members()
         )
 
@@ -297,6 +298,8 @@ class Exchange(ABC):
         self.transport.close()
         if last and not self.job.supervised:
             self.job.directory.remove()
+        elif self.job.hosts is not None:
+            self.job.directory.let_go()  # whoever is last may be on another host
 
     @abstractmethod
     def _leave(self, timeout_s: float) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from gossip.layout import Member
 from gossip.methods.base import Exchange
+from gossip.publication import Published
 
 
 class Collective(Exchange):
@@ -17,6 +19,7 @@ class Collective(Exchange):
     collective = True
     _owns_group = False
     _turns = 0
+    _gathered: Sequence[Published] = ()
 
     def meet(self) -> None:
         """Join torch.distributed's default group; `close` leaves it again if the program was not in it before."""
@@ -33,6 +36,32 @@ class Collective(Exchange):
             else:
                 dist.barrier()  # nobody saves a checkpoint before all have read theirs
         return super().start(steps, interrupted)
+
+    def publish(self) -> None:
+        """Show a snapshot of the weights; where workers are on several hosts, rank 0 gets everybody's."""
+        super().publish()
+        if self.job.hosts is None:
+            return
+        vector, first = self.flat.vector, self.job.rank == 0
+        found = [torch.empty_like(vector) for _ in range(self.job.workers)] if first else None
+        dist.gather(vector, found)
+        self._gathered = [Published(Member(rank, 0), one, self.steps, 0) for rank, one in enumerate(found or [])]
+
+    def published(self) -> list[Published]:
+        """The newest snapshots of all workers."""
+        return super().published() if self.job.hosts is None else [*self._gathered]
+
+    def lowest(self) -> bool:
+        """Whether this is the worker that evaluates."""
+        return super().lowest() if self.job.hosts is None else self.job.rank == 0
+
+    def total_done(self) -> int:
+        """Local steps made by all workers together: they are at the same one."""
+        return super().total_done() if self.job.hosts is None else self._done * self.job.workers
+
+    def total_ever(self) -> int:
+        """`total_done`, and the steps of an earlier job that this one resumes."""
+        return super().total_ever() if self.job.hosts is None else self.steps * self.job.workers
 
     def hear(self, numbers: Sequence[int]) -> list[int]:
         """The whole numbers that rank 0 calls this with, once every worker has called it with as many."""

@@ -11,22 +11,26 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from gossip import layout
 from gossip.consensus import OnlineEstimate
-from gossip.layout import State
+from gossip.hosts import enter
+from gossip.layout import Member, State
 from gossip.leaving import JobOverError, depart, finish, inherit, over
 from gossip.mail import Letter, Peer
 from gossip.mass import SCANT, TOTAL, halve
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
 from gossip.outbox import Outbox
 from gossip.peers import ADAPTIVE, Chooser, check_peers, chooser
-from gossip.sending import AtRandom, WhereItHelps
+from gossip.sending import Allowance, AtRandom, WhereItHelps
 from gossip.starting import agree_on_weights, wait_for_founders
 from gossip.trace import message
+from gossip.transports.shared_memory import SharedMemory
 
+WIRES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _INSPECTION_S = 0.1
 _STAY_PERIOD_S = 0.002
 _OBSERVATION_STEPS = 10
@@ -38,11 +42,17 @@ class GoSGDConfig(MethodConfig):
 
     Attributes:
         rho: probability of a push after each local step.
-        peers: whom to push to: `uniform`, `ring`, `exponential`, a function of your own (see gossip.peers), or
-            `adaptive`, which also chooses when and keeps rho on average (see gossip.adaptive).
+        peers: whom to push to: `uniform`, `ring`, `exponential`, `hierarchical` (mostly one of this host), a function
+            of your own (see gossip.peers), or `adaptive`, which also chooses when and keeps rho on average (see
+            gossip.adaptive).
         slots: how many messages of a worker may be unread at once; each takes a weight vector of shared memory.
         patience: a peer that leaves a message unread for more than this many of our steps is not chosen.
         start_timeout_s: how long a worker waits at the start for the others' processes to be up.
+        wire_dtype: what weights are rounded to in messages, `float32` for not at all; a joining worker's first is never
+            rounded, and merging is done in the model's own precision.
+        max_bandwidth: bytes a second that a worker may send; beyond, it skips messages and keeps their mass. Workers
+            that join or leave are not held up by it.
+        leave_host: with `hierarchical` peers, the probability that a message goes to another host.
     """
 
     method: Literal["gosgd"] = "gosgd"
@@ -51,9 +61,17 @@ class GoSGDConfig(MethodConfig):
     slots: int = Field(default=4, ge=1, le=64)
     patience: int = Field(default=50, ge=1)
     start_timeout_s: float = Field(default=120.0, gt=0)
+    wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    max_bandwidth: float | None = Field(default=None, gt=0)
+    leave_host: float = Field(default=0.1, ge=0, le=1)
 
     def check(self, workers: int) -> None:
-        """Find a chooser of the user's own."""
+        """Find a chooser of the user's own; refuse to trace what a replay could not follow."""
+        if self.trace != "off" and self.wire_dtype != "float32":
+            raise ValueError(
+                f"got wire_dtype={self.wire_dtype} with trace={self.trace}, expected float32: a replay follows vectors"
+                " that are not rounded on their way"
+            )
         if self.peers != ADAPTIVE:
             chooser(self.peers)
 
@@ -66,23 +84,38 @@ class GoSGD(Exchange):
     options: GoSGDConfig
     rejoins = True
 
+    def _take_seat(self) -> SharedMemory:
+        options, job, flat = self.options, self.job, self.flat
+        dimension, dtype = flat.dimension, flat.vector.dtype
+        wire = WIRES[options.wire_dtype]
+        if job.hosts is None:
+            return SharedMemory(job.directory, job.rank, dimension, dtype, options.slots, flat.fingerprint, wire=wire)
+        return enter(job.directory, job.hosts, job.rank, dimension, dtype, options.slots, flat.fingerprint, wire)
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.outbox = Outbox(self.transport, self.genesis, self.options.patience)
         self.estimate = OnlineEstimate(seed=self.seed)
         self._generator = random.Random(repr((self.seed, *self.me)))
         self._sender: AtRandom | WhereItHelps
+        self._bytes = self.flat.dimension * (WIRES[self.options.wire_dtype] or self.flat.vector.dtype).itemsize
+        self._allowance = Allowance(self.options.max_bandwidth, self._bytes)
         if self.options.peers == ADAPTIVE:
-            self._sender = WhereItHelps(self.outbox, self.options.rho, self._generator)
+            self._sender = WhereItHelps(self.outbox, self.options.rho, self._generator, self._allowance)
         else:
-            self._sender = AtRandom(self.outbox, self.options.rho, chooser(self.options.peers), self._generator)
-        self._board = memoryview(b"")
+            choose = chooser(self.options.peers, self.options.leave_host, self._near)
+            self._sender = AtRandom(self.outbox, self.options.rho, choose, self._generator, self._allowance)
+        self._counts: list[int] = []
         self._newcomers: list[Peer] = []
         self._inspected = 0.0
         self._staleness_sum = self._staleness_max = self._staleness_count = 0
         self._taken = 0
         self._observe_at = 0
         self._interrupted: Callable[[], bool] = lambda: False
+
+    def _near(self, seat: int) -> bool:
+        """Whether the worker on a seat is on this host."""
+        return self.transport.together(self.me, Member(seat, self.transport.generations()[seat] - 1))
 
     @property
     def rho(self) -> float:
@@ -180,8 +213,9 @@ class GoSGD(Exchange):
     def _attend(self) -> None:
         """What a worker owes its peers at every step: read the inbox, greet newcomers, notice the dead."""
         outbox = self.outbox
-        if self.transport.board != self._board:
-            self._board = memoryview(bytes(self.transport.board)).cast("Q")
+        counts = self.transport.generations()
+        if counts != self._counts:
+            self._counts = [*counts]
             outbox.refresh(self._merge)
             self._newcomers = list(outbox.peers)
         outbox.poll(self._merge)
@@ -222,7 +256,7 @@ class GoSGD(Exchange):
             if self.steps >= self._observe_at:
                 self._observe_at = self.steps + _OBSERVATION_STEPS
                 self.estimate.observe(vector[: self.flat.weights], theirs[: self.flat.weights])
-            vector.lerp_(theirs, weight)
+            vector.lerp_(theirs.to(vector.dtype), weight)
         self._sender.merged(weight, letter.sender)
         self._moved("merge", message=message(letter), weight=weight)
         if self._words[layout.STATE] == State.JOINING:
@@ -241,7 +275,8 @@ class GoSGD(Exchange):
             "received": counters.received,
             "returned": counters.returned,
             "skipped": counters.skipped_unread + counters.skipped_no_slot,
-            "merged_bytes": counters.received * self.flat.dimension * self.flat.vector.element_size(),
+            "skipped_bandwidth": counters.skipped_bandwidth,
+            "merged_bytes": counters.received * self._bytes,
             "peers": len(self.outbox.peers),
             "staleness_mean": self._staleness_sum / merges if merges else None,
             "staleness_max": self._staleness_max if merges else None,
@@ -283,8 +318,11 @@ class GoSGD(Exchange):
                 break
             if outbox.counters.received != answered:
                 answered = outbox.counters.received
-                if ready := [peer for peer in outbox.choosable(self.steps) if peer in training]:
+                if self._allowance.covers() and (
+                    ready := [peer for peer in outbox.choosable(self.steps) if peer in training]
+                ):
                     outbox.push(self._generator.choice(ready), halve(outbox.mass)[1], self.steps, self._write)
+                    self._allowance.spend()
             time.sleep(_STAY_PERIOD_S)
         if self._publisher is not None:
             self.publish()

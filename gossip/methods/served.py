@@ -52,6 +52,9 @@ class Served(Exchange):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if self.job.hosts is not None:
+            self.job.abort()
+            raise ValueError("got workers on several hosts, expected all on one host for a method with a server")
         self._joined = False
         self._snapshot: dict[str, Any] = {}
         self._parent = os.getppid()

@@ -57,6 +57,26 @@ class Transport(ABC):
         """Whether this member's words and slots can be read now; while they cannot, nothing is known of its life."""
         return True
 
+    def settled(self, member: Member) -> bool:
+        """Whether the last receipts of a member that is gone are known; else mail to it can never be taken back."""
+        return True
+
+    def together(self, one: Member, other: Member) -> bool:
+        """Whether what one of two members leaves behind can still be read by the other when it is gone."""
+        return True
+
+    def auditable(self) -> bool:
+        """Whether all words of all members are known here, so that the ledger can be read off them."""
+        return True
+
+    def place(self, slot: int, whole: bool) -> int:
+        """How a slot is to be announced.
+
+        Args:
+            whole: whether the vector has to lie there as precise as it is.
+        """
+        return slot
+
     @abstractmethod
     def discard(self, member: Member) -> None:
         """Free the slots of a member whose mail has all been read. Harmless when somebody did so already."""

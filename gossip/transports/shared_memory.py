@@ -25,6 +25,8 @@ _log = logging.getLogger("gosgd")
 
 
 _SIDES = "sides"
+_FORMATS = (None, torch.float32, torch.float16, torch.bfloat16)
+_FORMAT_SHIFT = 32
 
 
 def _map_words(path: Path, count: int, create: bool = False) -> memoryview:
@@ -127,19 +129,30 @@ class SharedMemory(View, Transport):
         dtype: of a weight vector.
         slots: how many messages of ours may be unread at once before sends are skipped.
         fingerprint: of the model; members whose fingerprints differ cannot exchange.
+        generation: how many members there have been on this seat at least.
+        wire: what vectors are rounded to in the slots, where they need not be whole.
 
     Raises:
         ValueError: the seat does not exist or a living process has it, or shared memory is too small.
     """
 
     def __init__(
-        self, directory: JobDirectory, seat: int, dimension: int, dtype: torch.dtype, slots: int, fingerprint: int = 0
+        self,
+        directory: JobDirectory,
+        seat: int,
+        dimension: int,
+        dtype: torch.dtype,
+        slots: int,
+        fingerprint: int = 0,
+        generation: int = 0,
+        wire: torch.dtype | None = None,
     ) -> None:
         super().__init__(directory)
         if not 0 <= seat < self.seats:
             raise ValueError(f"got seat {seat}, expected 0 to {self.seats - 1}; raise run.max_workers")
         self.dimension, self.dtype, self.fingerprint = dimension, dtype, fingerprint
-        self.me = self._take(seat)
+        self._format = _FORMATS.index(wire) if wire is not None and wire.itemsize < dtype.itemsize else 0
+        self.me = self._take(seat, generation)
         self._maps: dict[tuple[Member, int], Tensor] = {}
         self._growing: threading.Thread | None = None
         self._created = 0
@@ -166,8 +179,7 @@ class SharedMemory(View, Transport):
         """Show this member to the others; its words must say by now what it holds."""
         self.board[self.me.seat] = self.me.generation + 1
 
-    def _take(self, seat: int) -> Member:
-        generation = 0
+    def _take(self, seat: int, generation: int) -> Member:
         while True:
             member = Member(seat, generation)
             try:
@@ -188,20 +200,58 @@ class SharedMemory(View, Transport):
         """
         known = member in self._words
         words = super().open(member)
-        theirs = (words[layout.DIMENSION], words[layout.FINGERPRINT])
-        if not known and words[0] and theirs != (self.dimension, self.fingerprint):
-            raise ValueError(
-                f"got a model of {words[layout.DIMENSION]:,} elements on worker {member.seat} and"
-                f" {self.dimension:,} here, expected the same model on every worker (names, shapes, dtype)"
-            )
+        if not known and words[0]:
+            self.check_model(member, words[layout.DIMENSION], words[layout.FINGERPRINT])
         return words
 
+    def check_model(self, member: Member, dimension: int, fingerprint: int) -> None:
+        """Refuse a member that runs another model.
+
+        Raises:
+            ValueError: it does.
+        """
+        if (dimension, fingerprint) != (self.dimension, self.fingerprint):
+            raise ValueError(
+                f"got a model of {dimension:,} elements on worker {member.seat} and"
+                f" {self.dimension:,} here, expected the same model on every worker (names, shapes, dtype)"
+            )
+
+    def place(self, slot: int, whole: bool) -> int:
+        """How a slot is to be announced: its number, and above it the format of the vector in it."""
+        return slot if whole else slot | self._format << _FORMAT_SHIFT
+
     def slot(self, member: Member, index: int) -> Tensor:
-        """Slot `index` of a member as a tensor [D], mapped at its first use."""
-        key = (member, index)
+        """The vector [D] in a member's slot as `place` describes it, mapped at its first use."""
+        self.wire(index)
+        number = index & layout.SLOT_INDEX
+        key = (member, number)
         if key not in self._maps:
-            self._maps[key] = self.tensor(self.file(member, f"slot-{index}"), self.dimension)
-        return self._maps[key]
+            self._maps[key] = self.tensor(self.file(member, f"slot-{number}"), self.dimension)
+        return self.formatted(self._maps[key], index)
+
+    def formatted(self, whole: Tensor, index: int) -> Tensor:
+        """The part of a slot that holds a vector of the format in `index`.
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        dtype = self.wire(index)
+        return whole if dtype == whole.dtype else whole.view(dtype)[: self.dimension]
+
+    def wire(self, index: int) -> torch.dtype:
+        """The format that `place` has put into `index`."""
+        number = index >> _FORMAT_SHIFT
+        if number >= len(_FORMATS):
+            raise ValueError(f"got slot-{index}, expected one with a vector of a format from 0 to {len(_FORMATS) - 1}")
+        dtype = _FORMATS[number] or self.dtype
+        if dtype.itemsize > self.dtype.itemsize:
+            raise ValueError(f"got a vector of {dtype}, expected no more than {self.dtype}")
+        return dtype
+
+    def publication(self, member: Member, create: bool = False) -> Tensor:
+        """A member's two snapshots [2, D]."""
+        path = self.file(member, "published")
+        return self.tensor(path, 2 * self.dimension, create).view(2, self.dimension)
 
     def tensor(self, path: Path, elements: int, create: bool = False) -> Tensor:
         """A file as a tensor that shares its memory."""

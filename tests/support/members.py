@@ -42,11 +42,7 @@ class Actor:
     def __init__(
         self, place: Meeting | str, seat: int, dimension: int, slots: int, mass: int, joining: bool, patience: int = 50
     ) -> None:
-        self.transport: InProcess | SharedMemory
-        if isinstance(place, Meeting):
-            self.transport = InProcess(place, seat, dimension, torch.float32, slots)
-        else:
-            self.transport = SharedMemory(JobDirectory.open(place), seat, dimension, torch.float32, slots)
+        self.transport = self.enter(place, seat, dimension, slots)
         words = self.transport.words
         words[layout.GENESIS] = mass
         words[layout.STATE] = State.JOINING if joining else State.ACTIVE
@@ -56,6 +52,11 @@ class Actor:
         self.torn = 0
         self._vector = torch.zeros(dimension)
         self.transport.appear()
+
+    def enter(self, place: Any, seat: int, dimension: int, slots: int) -> InProcess | SharedMemory:
+        if isinstance(place, Meeting):
+            return InProcess(place, seat, dimension, torch.float32, slots)
+        return SharedMemory(JobDirectory.open(place), seat, dimension, torch.float32, slots)
 
     def me(self) -> Member:
         return self.transport.me

@@ -1,0 +1,346 @@
+"""The courier of a member: a thread that keeps what is known of members on other hosts up to date.
+
+Imports gossip.layout and gossip.transports' links, vectors, notes and engine. The training thread reads and writes
+words and slots in memory, as it does for members of its own host, and never waits for the network: the courier tells
+the others what has changed, starts to read a vector that is announced, and then shows the announcement.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from gossip import layout
+from gossip.layout import FLAG, Member, State, Words
+from gossip.transports.links import Link
+from gossip.transports.nixl import Engine, LinkError
+from gossip.transports.notes import About, Final, Notes, Standing, standing
+from gossip.transports.vectors import Vectors
+
+_log = logging.getLogger("gosgd")
+
+SILENCE_S = 5.0
+"""Without a word for so long a member counts as out of reach."""
+_PULSE_S = 1.0
+_SOON_S = 0.25
+_AGAIN_S = (1.0, 3.0)
+"""Between two attempts to connect, at random: two that try in step could go on resetting each other's connection.
+Never sooner: what is closed takes a moment until it is gone."""
+_REST_S = 0.005
+_BUSY_S = 0.001
+_LOOK_S = 0.25
+_FAREWELL_S = 1.0
+_AUDITORS = 8
+_EVERYTHING = 1 << 63
+_BUDGET_S = 0.002
+"""Time between two notes that say nothing urgent, of all to all: it bounds what a large job spends on them."""
+
+
+class Courier(threading.Thread):
+    """Carries notes and vectors between this member and those of other hosts.
+
+    Args:
+        engine: nobody else uses it once the courier runs.
+        notes: of this job.
+        words: of this member.
+        seats: of the job.
+        vectors: reads what is announced.
+        ended: says which other members of this host are proven to have ended, with their last words.
+        about: this member, as it is to be introduced; asked again and again.
+    """
+
+    def __init__(
+        self,
+        me: Member,
+        engine: Engine,
+        notes: Notes,
+        words: Words,
+        seats: int,
+        vectors: Vectors,
+        ended: Callable[[], dict[Member, Words]],
+        about: Callable[[], About],
+    ) -> None:
+        super().__init__(name="gosgd-courier", daemon=True)
+        self.me, self._engine, self._notes, self._words, self._seats = me, engine, notes, words, seats
+        self._vectors, self._ended, self._about = vectors, ended, about
+        self.links: dict[Member, Link] = {}
+        self.counts = [0] * seats
+        self._introduced: list[About] = []
+        self._wake = threading.Event()
+        self._dirty: set[int | None] = set()
+        self._stopping = False
+        self._serial = 0
+        self._introduction = 0
+        self._last_about: About | None = None
+        self._looked = 0.0
+        self._gone: dict[Member, Words] = {}
+        self._chance = random.Random(repr(me))
+
+    # ---- called by the training thread
+
+    def urgent(self, seat: int | None) -> None:
+        """A word has been stored that the member on `seat` waits for, or everybody."""
+        self._dirty.add(seat)
+        self._wake.set()
+
+    def introduce(self, about: About) -> None:
+        """Make a member of another host known; called from other threads."""
+        self._introduced.append(about)
+
+    def stop(self) -> None:
+        """Say farewell to all who can be reached, and end; what the words say now is this member's last."""
+        self._stopping = True
+        self._wake.set()
+        self.join(10.0)
+
+    # ---- the thread
+
+    def run(self) -> None:
+        """Go on until `stop`."""
+        while not self._stopping:
+            try:
+                busy = self._turn(time.monotonic())
+            except Exception:
+                _log.exception("worker %d: a note to or from other hosts failed", self.me.seat)
+                busy = False
+            self._wake.wait(_BUSY_S if busy else _REST_S)
+            self._wake.clear()
+        try:
+            self._farewell()
+        except Exception:
+            _log.exception("worker %d: could not say farewell to other hosts", self.me.seat)
+        self._engine.close()
+
+    def _turn(self, now: float) -> bool:
+        while self._introduced:
+            self._meet(self._introduced.pop())
+        self._listen(now)
+        dirty, self._dirty = self._dirty, set()
+        if now - self._looked > _LOOK_S:
+            self._looked = now
+            self._look_around()
+        links = list(self.links.values())
+        pulse = max(_PULSE_S, _BUDGET_S * len(links))
+        busy = False
+        for link in links:
+            if link.member.seat in dirty:
+                self._vectors.release_read(link)
+            if link.ended:
+                continue
+            link.urgent |= None in dirty or link.member.seat in dirty
+            try:
+                self._keep_up(link, now)
+                if link.connected:
+                    due = link.told_at + (max(_SOON_S, pulse / 4) if self._stepping() else pulse)
+                    if link.urgent or now > due:
+                        self._tell(link, now)
+                if link.up:
+                    self._vectors.fetch(link)
+                    busy |= link.transfer is not None
+            except LinkError as error:
+                self._drop(link, now, str(error))
+        return busy or bool(self._dirty)
+
+    def _stepping(self) -> bool:
+        return self._words[layout.STATE] in (State.ACTIVE, State.JOINING, State.LEAVING)
+
+    def _meet(self, about: About) -> None:
+        member = about.member
+        if member == self.me:
+            return
+        link = self.links.get(member)
+        if link is None:
+            self.links[member] = Link(about)
+        elif about != link.about:
+            changed = about.metadata != link.about.metadata
+            link.about = about
+            if changed and link.connected:
+                self._engine.connect(about.metadata)
+
+    def _listen(self, now: float) -> None:
+        for message in self._engine.arrived():
+            try:
+                note = self._notes.read(message)
+            except ValueError as error:
+                _log.debug("worker %d: a note is ignored: %s", self.me.seat, error)
+                continue
+            if isinstance(note, About):
+                try:
+                    self._meet(note)
+                except LinkError as error:
+                    self._drop(self.links[note.member], now, str(error))
+                self._hear(note.member, now)
+            elif isinstance(note, Final):
+                self._enter(note)
+            else:
+                self._heed(note, now)
+
+    def _hear(self, member: Member, now: float) -> Link | None:
+        link = self.links.get(member)
+        if link is not None and not link.ended:
+            link.heard_at = now
+            if not link.connected:  # it has found its way here already
+                link.retry_at = min(link.retry_at, link.since + _AGAIN_S[0])
+        return link
+
+    def _heed(self, note: Standing, now: float) -> None:
+        link = self.links.get(note.member)
+        if note.member == self.me or link is None:
+            if note.ended and link is None and note.member != self.me:
+                self._bury_unmet(note)
+            return
+        if link.ended or note.serial <= link.heard:
+            return
+        if not note.ended:
+            self._hear(note.member, now)
+        link.heard, link.confirmed = note.serial, max(link.confirmed, note.heard if not note.ended else 0)
+        if link.connected and not link.up and not note.ended:
+            link.up = link.urgent = True
+            _log.info("worker %d: worker %d is in reach", self.me.seat, link.member.seat)
+        self._copy(link, note)
+        commit = note.post[layout.COMMIT]
+        mine = layout.generation_of(commit) == self.me.generation and layout.sequence_of(commit) and not commit & FLAG
+        shown = link.words[layout.post(self.me.seat) + layout.COMMIT]
+        if mine and commit != shown and (link.announced is None or link.announced.post[0] != commit):
+            link.announced = note
+        link.met = True
+        self.counts[note.member.seat] = max(self.counts[note.member.seat], note.member.generation + 1)
+        if note.header[layout.STATE] == State.GONE:
+            link.settled = True
+            link.urgent = True  # it waits to hear that this was heard
+        if note.ended:
+            link.settled = True
+            self._end(link)
+            link.ended = True
+
+    def _copy(self, link: Link, note: Standing) -> None:
+        words = link.words
+        for index, word in enumerate(note.header):
+            if index not in (layout.PUBLISHING, layout.PUBLISHED):
+                words[index] = word
+        if note.header[layout.PUBLISHED] > link.publication:
+            link.publication = note.header[layout.PUBLISHED]
+        base = layout.receipt(self._seats, self.me.seat)
+        acknowledged, received = note.receipt
+        words[base + layout.RECEIVED + bool(acknowledged & FLAG)] = received
+        words[base + layout.ACKNOWLEDGED] = acknowledged
+
+    def _enter(self, note: Final) -> None:
+        """Take over the books of a member that has ended; of its mail to us, only what has come counts."""
+        link = self.links.get(note.member)
+        if link is None or link.books:
+            return
+        own = layout.post(self.me.seat)
+        hidden = {layout.PUBLISHING, layout.PUBLISHED, *range(own, own + layout.POST)}
+        link.words.update({index: word for index, word in note.words.items() if index not in hidden})
+        link.books = True
+
+    def _auditors(self) -> list[Link]:
+        """Those who are told what others leave in their books: the last of a job is the lowest who stays."""
+        return sorted((link for link in self.links.values() if link.up), key=lambda link: link.member)[:_AUDITORS]
+
+    def _bury_unmet(self, note: Standing) -> None:
+        """Another host's member has ended before it was ever heard here: its last receipt still counts."""
+        about = About(note.member, b"", note.header[layout.DIMENSION], note.header[layout.FINGERPRINT], 0)
+        link = self.links[note.member] = Link(about, met=True, ended=True, settled=True, heard=note.serial)
+        self._copy(link, note)
+        self.counts[note.member.seat] = max(self.counts[note.member.seat], note.member.generation + 1)
+
+    # ---- connections
+
+    def _keep_up(self, link: Link, now: float) -> None:
+        if not link.connected:
+            if now >= link.retry_at:
+                link.name = self._engine.connect(link.about.metadata)
+                link.connected, link.since, link.greeted = True, now, -1
+                link.urgent = True
+            return
+        quiet = max(SILENCE_S, 4 * _BUDGET_S * len(self.links))
+        if now - max(link.heard_at, link.since) > quiet:
+            raise LinkError(f"not heard of for {quiet:.0f} s")
+
+    def _drop(self, link: Link, now: float, why: str) -> None:
+        if link.up:
+            _log.warning("worker %d: worker %d is out of reach: %s", self.me.seat, link.member.seat, why)
+        link.up = False
+        self._end(link)
+        link.since = now
+        link.retry_at = now + self._chance.uniform(*_AGAIN_S)
+
+    def _end(self, link: Link) -> None:
+        self._vectors.cancel(link)
+        if link.connected:
+            try:
+                self._engine.disconnect(link.name)
+            except LinkError as error:
+                _log.debug("worker %d: %s", self.me.seat, error)
+        link.connected = link.up = False
+
+    # ---- notes
+
+    def _tell(self, link: Link, now: float) -> None:
+        about = self._about()
+        if about != self._last_about:
+            self._last_about = about
+            self._introduction += 1
+        if link.greeted != self._introduction or not link.up:
+            self._engine.send(link.name, self._notes.hello(about))
+            link.greeted = self._introduction
+            for member, words in self._gone.items():
+                self._engine.send(link.name, self._last_words(member, words, link))
+        link.urgent, link.told_at = False, now
+        self._engine.send(link.name, self._standing(link, ended=False))
+
+    def _standing(self, link: Link, ended: bool) -> bytes:
+        self._serial += 1
+        parts = standing(self._words, self._seats, link.member.seat)
+        serial = _EVERYTHING if ended else self._serial
+        return self._notes.tell(Standing(self.me, serial, link.heard, *parts, ended=ended))
+
+    def _last_words(self, member: Member, words: Words, link: Link) -> bytes:
+        parts = standing(words, self._seats, link.member.seat)
+        return self._notes.tell(Standing(member, _EVERYTHING, 0, *parts, ended=True))
+
+    def _look_around(self) -> None:
+        """Tell the others of members of this host that have ended."""
+        for member, words in self._ended().items():
+            if member in self._gone:
+                continue
+            self._gone[member] = words
+            for link in self.links.values():
+                if link.up:
+                    try:
+                        self._engine.send(link.name, self._last_words(member, words, link))
+                    except LinkError:
+                        link.heard_at = 0.0
+            self._send_books(member, words)
+
+    def _send_books(self, member: Member, words: Words) -> None:
+        note = self._notes.close(member, words, layout.size(self._seats))
+        for link in self._auditors():
+            try:
+                self._engine.send(link.name, note)
+            except LinkError:
+                link.heard_at = 0.0
+
+    def _farewell(self) -> None:
+        now = time.monotonic()
+        deadline = now + _FAREWELL_S
+        self._send_books(self.me, self._words)
+        last = {}
+        for link in [link for link in self.links.values() if link.up]:
+            try:
+                self._tell(link, now)
+                last[link.member] = self._serial
+                self._engine.send(link.name, self._standing(link, ended=True))
+            except LinkError:
+                continue
+        while last and time.monotonic() < deadline:
+            self._listen(time.monotonic())
+            last = {m: serial for m, serial in last.items() if self.links[m].confirmed < serial and self.links[m].up}
+            time.sleep(_BUSY_S)
+        for link in self.links.values():
+            self._end(link)

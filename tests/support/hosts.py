@@ -1,0 +1,274 @@
+"""Several hosts on one machine: a job directory each, and if wanted a network each that can be cut and shaped.
+
+`Hosts` is a job whose members' seats are shared out to hosts; `network` makes namespaces on a bridge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from support.members import Actor, Cluster
+from support.remote import Handle, in_process_of_its_own, until
+
+from gossip.directory import JobDirectory, root
+from gossip.layout import Member
+from gossip.transports.cluster import Cluster as ClusterTransport
+from gossip.transports.notes import About
+from gossip.transports.shared_memory import View
+
+KEY = b"of these tests"
+_CLONE_NEWNS, _CLONE_NEWNET, _MS_REC, _MS_PRIVATE = 0x20000, 0x40000000, 0x4000, 1 << 18
+
+
+def why_no_nixl() -> str:
+    """Why members of several hosts cannot be tested here; empty if they can."""
+    return "" if importlib.util.find_spec("nixl") else "nixl is not installed"
+
+
+def why_no_network() -> str:
+    """Why hosts with networks of their own cannot be made here; empty if they can."""
+    if not shutil.which("ip") or os.geteuid():
+        return "network namespaces need the command ip, and root"
+    name = f"gosgd-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if made.returncode:
+        return f"network namespaces cannot be made here: {made.stderr.strip()}"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    return why_no_nixl()
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+class Network:
+    """Namespaces on a bridge.
+
+    Args:
+        hosts: how many.
+    """
+
+    def __init__(self, hosts: int) -> None:
+        self.tag = f"g{os.getpid() % 100_000:05}"
+        self.names = [f"{self.tag}h{host}" for host in range(hosts)]
+        self.bridge = f"{self.tag}br"
+        self.addresses = [f"10.{os.getpid() // 250 % 250}.{os.getpid() % 250}.{host + 1}" for host in range(hosts)]
+
+    def make(self) -> None:
+        _ip("link", "add", self.bridge, "type", "bridge")
+        _ip("link", "set", self.bridge, "up")
+        for host, name in enumerate(self.names):
+            _ip("netns", "add", name)
+            _ip("link", "add", self.port(host), "type", "veth", "peer", "name", "eth0", "netns", name)
+            _ip("link", "set", self.port(host), "master", self.bridge, "up")
+            _ip("-n", name, "addr", "add", f"{self.addresses[host]}/24", "dev", "eth0")
+            _ip("-n", name, "link", "set", "eth0", "up")
+            _ip("-n", name, "link", "set", "lo", "up")
+
+    def port(self, host: int) -> str:
+        """The bridge's end of a host's link."""
+        return f"{self.tag}v{host}"
+
+    def cut(self, host: int) -> None:
+        """Take a host off the network."""
+        _ip("link", "set", self.port(host), "down")
+
+    def mend(self, host: int) -> None:
+        """Put it back."""
+        _ip("link", "set", self.port(host), "up")
+
+    def shape(self, host: int, *how: str) -> None:
+        """Let `tc netem` delay or lose what a host sends."""
+        command = ["ip", "netns", "exec", self.names[host], "tc", "qdisc", "replace", "dev", "eth0", "root", "netem"]
+        subprocess.run([*command, *how], check=True, capture_output=True)
+
+    def remove(self) -> None:
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
+
+
+@contextlib.contextmanager
+def network(hosts: int) -> Iterator[Network]:
+    """Hosts on a bridge, and nothing of them afterwards."""
+    made = Network(hosts)
+    try:
+        made.make()
+        yield made
+    finally:
+        made.remove()
+
+
+def move_to(namespace: str) -> None:
+    """Let this thread, and those it starts from now on, live in a network namespace, /sys included."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def done(outcome: int) -> None:
+        if outcome:
+            raise OSError(ctypes.get_errno(), f"could not enter {namespace}")
+
+    descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    done(libc.setns(descriptor, _CLONE_NEWNET))
+    os.close(descriptor)
+    done(libc.unshare(_CLONE_NEWNS))
+    done(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    done(libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None))
+
+
+class Abroad(Actor):
+    """A member of a job on several hosts."""
+
+    def enter(self, place: Any, seat: int, dimension: int, slots: int) -> ClusterTransport:
+        path, generation, namespace = place
+        if namespace:
+            move_to(namespace)
+        return ClusterTransport(
+            JobDirectory.open(path), seat, dimension, torch.float32, slots, key=KEY, generation=generation
+        )
+
+    def about(self) -> About:
+        return self.transport.about
+
+    def introduce(self, about: About) -> None:
+        self.transport.introduce(about)
+
+    def reached(self) -> list[int]:
+        """Seats of those that are in reach."""
+        return sorted(peer.member.seat for peer in self.outbox.reached())
+
+    def counts(self) -> list[int]:
+        return list(self.transport.generations())
+
+
+class Union:
+    """What an auditor sees who looks at all hosts at once."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self.views, self.seats = views, views[0].seats
+
+    def _of(self, member: Member) -> View | None:
+        return next((view for view in self.views if view.file(member, "lock").exists()), None)
+
+    def generations(self) -> list[int]:
+        return [max(counts) for counts in zip(*(view.generations() for view in self.views), strict=True)]
+
+    def open(self, member: Member) -> Any:
+        view = self._of(member)
+        return view.open(member) if view else [0] * 10_000
+
+    def dead(self, member: Member) -> bool:
+        view = self._of(member)
+        return view is None or view.dead(member)
+
+    def together(self, one: Member, other: Member) -> bool:
+        return self._of(one) is self._of(other)
+
+
+class Hosts(Cluster):
+    """A job on several hosts; each seat's host is `seat % hosts` unless said otherwise.
+
+    Args:
+        hosts: how many.
+        where: host of each seat.
+        net: networks of the hosts; all on the machine's own if None.
+    """
+
+    kind = "hosts"
+
+    def __init__(
+        self, founders: int, hosts: int = 2, where: Sequence[int] = (), net: Network | None = None, **options: Any
+    ) -> None:
+        super().__init__(founders, **options)
+        self.net = net
+        self.where = list(where) or [seat % hosts for seat in range(self.seats)]
+        self.rooms, self.directories = [], []
+        before = os.environ.get("GOSGD_SHM_DIR")
+        for _ in range(hosts):
+            self.rooms.append(tempfile.mkdtemp(prefix="host-", dir=root() if before is None else before))
+            os.environ["GOSGD_SHM_DIR"] = self.rooms[-1]
+            self.directories.append(JobDirectory.create(self.seats, founders))
+            if before is None:
+                del os.environ["GOSGD_SHM_DIR"]
+            else:
+                os.environ["GOSGD_SHM_DIR"] = before
+        self.books = Union([View(directory) for directory in self.directories])
+        self.lives = [0] * self.seats
+        self.abouts: list[About] = []
+
+    def _run(self, seat: int, *arguments: Any) -> Handle:
+        host = self.where[seat]
+        place = (str(self.directories[host].path), self.lives[seat], self.net.names[host] if self.net else "")
+        self.lives[seat] += 1
+        variables = {"GOSGD_SHM_DIR": self.rooms[host], "UCX_TLS": "tcp"}
+        variables |= {"UCX_NET_DEVICES": "eth0"} if self.net else {}
+        return in_process_of_its_own(Abroad, place, seat, *arguments, **variables)
+
+    def _introduce(self, members: Sequence[Handle]) -> None:
+        news = [member.ask("about") for member in members]
+        self.abouts += news
+        for member in self.members.values():
+            for about in self.abouts if member in members else news:
+                member.ask("introduce", about)
+
+    def found(self, patience: int = 50) -> list[Handle]:
+        from gossip.mass import share_out
+
+        for seat, mass in enumerate(share_out(self.founders)):
+            self.members[seat] = self._start(seat, mass, False, patience)
+        founders = list(self.members.values())
+        for founder in founders:
+            founder.answer()
+        self._introduce(founders)
+        self.acquaint()
+        return founders
+
+    def acquaint(self) -> None:
+        """Wait until everybody alive knows and reaches everybody alive."""
+        for seat, member in self.members.items():
+            others = sorted(self.members.keys() - {seat})
+
+            def acquainted(member: Handle = member, others: Sequence[int] = others) -> bool:
+                newest = {one.seat: one.generation for one in member.ask("meet")}
+                right = all(newest.get(seat) == self.lives[seat] - 1 for seat in others)
+                return right and set(others) <= set(member.ask("reached"))
+
+            until(acquainted, 30.0)
+
+    def join(self, seat: int) -> Handle:
+        member = super().join(seat)
+        self._introduce([member])
+        self.acquaint()
+        return member
+
+    def slots_of(self, member: Member) -> int:
+        return sum(len(list(one.path.glob(f"{member.seat}-{member.generation}.slot-*"))) for one in self.directories)
+
+    def rest(self, *members: Handle, timeout_s: float = 20.0) -> None:
+        """Let members read, meet and bury until nothing is on its way any more."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for member in members or tuple(self.members.values()):
+                for name in ("meet", "poll", "bury"):
+                    member.ask(name)
+            ledger = self.ledger(100_000)
+            if ledger.in_flight == 0:
+                return
+            time.sleep(0.01)
+        raise TimeoutError(f"mail is still on its way: {ledger}")
+
+    def end(self) -> None:
+        super().end()
+        for directory in self.directories:
+            directory.remove()
+        for place in self.rooms:
+            shutil.rmtree(place, ignore_errors=True)
