@@ -94,6 +94,10 @@ def _check(given: argparse.Namespace, job: ClusterJob) -> None:
     for line in given.setup:
         if "/" in line and not re.search(r"\s", line) and not Path(line).exists():
             raise ValueError(f"--setup: got {line}, which does not exist; expected a file or a line of shell")
+        try:
+            shlex.split(line, comments=True)
+        except ValueError as error:
+            raise ValueError(f"--setup: got {line!r}, expected a line of shell: {str(error).lower()}") from None
     if given.submit and shutil.which("sbatch") is None:
         raise ValueError("--submit: got no sbatch in PATH, expected a machine of the cluster; or copy the script there")
 
@@ -223,9 +227,12 @@ export -f wait_for node
 {failing}srun {step} \\
     --output="$run/logs/slurm-%j-node-%n.log" --open-mode=append bash -c node &
 step=$!
+
+# srun passes the signal on to the tasks; again and again, because workers that are just starting do not hear it yet.
+# Where SLURM ends the job (scancel, preemption) it tells the tasks itself: see them off.
 time_is_up=no
-trap 'time_is_up=yes; kill -USR2 "$step"' USR2  # srun passes it on to the tasks
-trap : TERM                                     # scancel, preemption: SLURM tells the tasks itself; see them off
+trap 'time_is_up=yes; while kill -USR2 "$step"; do sleep 5; done > /dev/null 2>&1 &' USR2
+trap : TERM
 wait_for "$step"
 code=$?
 

@@ -5,6 +5,7 @@ Imports launch.worker, and with it torch, only after the process has seen to its
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from launch.worker import work
         return work(given.config, given.overrides, given.resume)
     finally:
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # sent again, it would kill the interpreter while that ends
         tidy_up(Path(given.config).parent)
 
 

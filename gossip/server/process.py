@@ -37,7 +37,7 @@ def serve(
         folder: of snapshots.
     """
     server = Server(JobDirectory.open(directory), restarts=restarts, report=report, folder=folder)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: server.end())
     server.run(None if watched else sys.stdin.fileno())
 

@@ -134,7 +134,7 @@ def test_a_job_that_fails_by_itself_is_not_queued_again(slurm):
 def test_the_script_is_shell_that_bash_can_read_and_asks_for_what_was_asked_for(slurm, method, expected):
     (slurm / "environment.sh").write_text("module load python\n")
     options = ["--time", "1-12", "--partition", "gpu", "--account", "lab", "--mem", "64G", "--port", "31000"]
-    options += ["--signal-before", "300", "--setup", "environment.sh", "--setup", "conda activate it's"]
+    options += ["--signal-before", "300", "--setup", "environment.sh", "--setup", "conda activate 'my env'"]
     where = f"run.dir={slurm}/my run"
     arguments = ["small.yaml", f"exchange={method}", where, "--nodes", "4", "--gpus-per-node", "8", *options]
     assert main(["launch", "slurm", *arguments]) == 0
@@ -148,7 +148,7 @@ def test_the_script_is_shell_that_bash_can_read_and_asks_for_what_was_asked_for(
     assert f"--output='{slurm}/my run/logs/slurm-%j.log'" in found
     text = script.read_text()
     assert all(
-        part in text for part in [*expected, f"source {slurm}/environment.sh\nconda activate it's\n", "port=31000"]
+        part in text for part in [*expected, f"source {slurm}/environment.sh\nconda activate 'my env'\n", "port=31000"]
     )
     loaded = configs.load(slurm / "my run" / "launch.yaml", [], Run).config
     assert (loaded.run.workers, loaded.run.dir) == (32, f"{slurm}/my run")
@@ -191,6 +191,7 @@ def test_a_job_is_submitted_only_when_asked_for(slurm, capsys, monkeypatch):
         (["--port", "80"], "--port: got 80, expected 1024 to 65535"),
         (["--cpus-per-task", "0"], "--cpus-per-task: got 0, expected 1 or more"),
         (["--setup", "no/such.sh"], r"--setup: got no/such\.sh, which does not exist"),
+        (["--setup", "activate it's"], "--setup: got .*, expected a line of shell: no closing quotation"),
         (["run.dir=small.yaml"], r"run\.dir: got small\.yaml, which is a file"),
         (["--gpus-per-node", "2"], "not allowed with argument --workers-per-node"),
     ],
