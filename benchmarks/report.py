@@ -130,11 +130,18 @@ def finish(arguments: argparse.Namespace, found: dict[str, Any], results: Any, b
     settings = {name: value for name, value in vars(arguments).items() if name != "json"}
     document = {
         "machine": found,
-        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+        "settings": {name: _told(value) for name, value in settings.items()},
         "bars": [bar._asdict() for bar in bars],
         "results": results,
     }
     arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _told(setting: Any) -> Any:
+    # Where a file lies on one machine says nothing to those who read the figures.
+    if isinstance(setting, Path) or (isinstance(setting, str) and Path(setting).is_absolute()):
+        return Path(setting).name
+    return setting
 
 
 def run(main: Callable[[], None]) -> None:
