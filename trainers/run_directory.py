@@ -133,8 +133,8 @@ class RunDirectory:
                 self.let_go()
                 workers = ", ".join(map(str, sorted(running.job.taken())))
                 raise ValueError(
-                    f"run.dir: got {self.path}, which an earlier job has not left yet (workers: {workers}); wait for its"
-                    " end, or stop its workers (their process ids are in workers/K/pid)"
+                    f"run.dir: got {self.path}, which an earlier job has not left yet (workers: {workers}); wait for"
+                    " its end, or stop its workers (their process ids are in workers/K/pid)"
                 )
             time.sleep(0.05)
 

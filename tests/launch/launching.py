@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,23 @@ def processes(folder: Path) -> list[int]:
                 if state != "Z" and str(folder).encode() in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
     return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill processes, and wait until they have let go of everything, locks included."""
+    pids = list(pids)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(map(_in_life, pids)))
+
+
+def _in_life(pid: int) -> bool:
+    # A dying process loses its command line first, its files later; it is a zombie only after both.
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def jobs() -> list[Path]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from launching import environment, jobs, made, processes, started, until
+from launching import environment, jobs, kill_all, made, processes, started, until
 from support.locking import Holder
 from support.remote import in_process_of_its_own, reaped
 
@@ -109,10 +109,8 @@ def test_what_a_job_left_whose_every_process_was_killed_is_removed_by_the_next(j
         other = alive.ask("make_a_job")
         with started(job, *TRAIN, "exchange={method: downpour}", f"run.dir={job}/run", "--workers", "1") as process:
             until(lambda: [desk for path in jobs() for desk in path.glob("*.desk")] and made(0) > 20, timeout_s=80)
-            for victim in [process.pid, *processes(job)]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(victim, signal.SIGKILL)
-            until(lambda: not processes(job))
+            kill_all([process.pid, *processes(job)])
+            assert not processes(job)
         (left,) = [path for path in jobs() if str(path) != other]
         assert any(left.glob("*.socket"))
         next_one = JobDirectory.create(1, 1)
