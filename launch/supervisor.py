@@ -109,9 +109,9 @@ class Supervisor:
         return last_word(self.plan, step, others, self._interrupted, [seat.name for seat in self._late])
 
     def _listen(self) -> None:
-        for number in _SIGNALS:
-            if self._before[number] is not signal.SIG_IGN:
-                signal.signal(number, self._interrupt)
+        for number in _SIGNALS:  # what is ignored, as under nohup, stays so
+            ignored = self._before[number] is signal.SIG_IGN
+            signal.signal(number, signal.SIG_IGN if ignored else self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = self._interrupted or number

@@ -5,6 +5,7 @@ Property tests draw the same examples in every run, and no example is failed for
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,11 @@ settings.register_profile("tests", derandomize=True, deadline=None)
 settings.load_profile("tests")
 
 os.environ.setdefault("GOSGD_SECRET", "of these tests and no others")
+
+# A background job of a shell ignores Ctrl-C, and so would all processes of these tests.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]

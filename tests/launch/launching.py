@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,10 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`gosgd` with these arguments in a process of its own, working in `folder`."""
+def started(folder: Path, *arguments: str, under: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """`gosgd` with these arguments in a process of its own, working in `folder`, `under` another command if wanted."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "launch.cli", *arguments],
+        [*under, sys.executable, "-m", "launch.cli", *arguments],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,

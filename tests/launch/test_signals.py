@@ -22,9 +22,13 @@ def saved(job) -> list[int]:
 
 
 def test_the_launcher_has_all_save_and_exits_0(job):
+    """Under nohup, too, where it ignores that its terminal is closed."""
     (job / "slowly").touch()
-    with started(job, "train", "own.yaml", *SLOW, f"run.dir={job}/run") as process:
+    with started(job, "train", "own.yaml", *SLOW, f"run.dir={job}/run", under=["nohup"]) as process:
         until(lambda: made(0) > 20 and made(1) > 20)
+        process.send_signal(signal.SIGHUP)
+        at = made(0)
+        until(lambda: made(0) > at + 5)
         process.send_signal(signal.SIGUSR2)
         out, err = process.communicate(timeout=20)  # how fast it is where nothing else runs, test_supervisor says
         assert processes(job) == []
