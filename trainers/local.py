@@ -64,6 +64,7 @@ class LocalTrainer:
         self._accumulate = run.train.grad_accum_steps
         self._seen = 0
         self._loss = torch.zeros((), device=device)
+        self._penalties = torch.zeros(len(self.regularizers), device=device)
         self._correct = torch.zeros((), dtype=torch.long, device=device)
         self.steps = steps_of(run, batches)
         wanted = run.optimizer.schedule if isinstance(run.optimizer, OptimizerConfig) else ConstantConfig()
@@ -105,21 +106,32 @@ class LocalTrainer:
         with self._precision():
             logits = self.model(inputs)
             loss = functional.cross_entropy(logits, targets)
-        total = loss
-        for regularizer in self.regularizers:
-            total = total + regularizer(targets)
+        penalties = [regularizer(targets) for regularizer in self.regularizers]
+        total = sum(penalties, start=loss)
         total = total / self._accumulate if self._accumulate > 1 else total
         torch.autograd.backward(total)
         with torch.no_grad():
             self._loss += loss.detach() * len(targets)
+            for at, penalty in enumerate(penalties):
+                self._penalties[at] += penalty.detach() * len(targets)
             self._correct += (logits.argmax(1) == targets).sum()
         self._seen += len(targets)
 
-    def figures(self) -> dict[str, float | int]:
-        """Mean loss and accuracy on the training batches since the last call, and how many samples those were."""
+    def figures(self) -> dict[str, Any]:
+        """Mean loss and accuracy on the training batches since the last call, and how many samples those were.
+
+        With regularizers also what each adds to the loss, by its name.
+        """
         seen = max(1, self._seen)
-        figures = {"loss": float(self._loss) / seen, "accuracy": int(self._correct) / seen, "samples": self._seen}
+        figures: dict[str, Any] = {"loss": float(self._loss) / seen, "accuracy": int(self._correct) / seen}
+        figures["samples"] = self._seen
+        if self.regularizers:
+            names = [config.name for config in self.run.regularizers]
+            names = [name if names.count(name) == 1 else f"{name}{at}" for at, name in enumerate(names)]
+            values = (self._penalties / seen).tolist()
+            figures["regularizers"] = dict(zip(names, values, strict=True))
         self._loss.zero_()
+        self._penalties.zero_()
         self._correct.zero_()
         self._seen = 0
         return figures

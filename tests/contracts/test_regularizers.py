@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -234,6 +235,9 @@ def test_all_of_them_compose_with_every_method_on_two_workers(job, capsys, metho
         lines = (job / "run" / "workers" / str(seat) / "metrics.jsonl").read_text().splitlines()
         losses = [json.loads(line)["loss"] for line in lines]
         assert all(torch.tensor(losses).isfinite())
+        added = [json.loads(line)["regularizers"] for line in lines]
+        assert added[0].keys() == {config["name"] for config in yaml.safe_load(JOB)["regularizers"]}
+        assert all(torch.tensor([*one.values()]).isfinite().all() and any(one.values()) for one in added)
         assert losses[-1] < losses[0]
     summary = json.loads((job / "run" / "final" / "summary.json").read_text())
     assert summary["accuracy"] > 0.3
