@@ -7,9 +7,12 @@ that name in its shared memory is where its maker is.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
+import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +34,7 @@ _log = logging.getLogger("gosgd")
 
 _OPEN = "gosgd/open"
 """Key of what a job's keys begin with whose members come and go one by one: a worker that is started again joins it."""
+_SIOCGIFADDR = 0x8915
 _LOOK_S = 0.05
 _CHECK_S = 5.0
 
@@ -116,6 +120,27 @@ def agree(store: Store, key: bytes, attempt: str, rank: int, workers: int) -> tu
     groups = [[other for other in range(workers) if hosts[other] == host] for host in dict.fromkeys(hosts)]
     here = next(group for group in groups if rank in group)
     return directory, Hosts(store, key, prefix, groups, here)
+
+
+def interface(address: str) -> str | None:
+    """The network interface that leads to an address; None where that cannot be told."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # a datagram socket sends nothing to connect
+            mine = probe.getsockname()[0]
+            if mine.startswith("127.") and not address.startswith("127."):
+                return None  # a host's own name, which leads to its loopback from there alone
+            for _, name in socket.if_nameindex():
+                request = struct.pack("256s", name.encode()[:15])
+                try:
+                    answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+                except OSError:
+                    continue
+                if socket.inet_ntoa(answer[20:24]) == mine:
+                    return name
+    except OSError:
+        pass
+    return None
 
 
 class Registrar(threading.Thread):

@@ -20,7 +20,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gossip.directory import JobDirectory
-from gossip.hosts import Hosts, agree
+from gossip.hosts import Hosts, agree, interface
 from gossip.records import job_key
 
 JOB = "GOSGD_JOB"
@@ -92,14 +92,17 @@ class Job:
 
         NCCL refuses two ranks on one GPU, so workers that share one use gloo.
         """
-        own_gpu = device.type == "cuda" and self.workers <= torch.cuda.device_count()
+        own_gpu = device.type == "cuda" and len(self.here) <= torch.cuda.device_count()
         where: dict[str, Any] = {"init_method": "env://"}
         if self.supervised:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: its name need not resolve
             meeting = self.directory.path / "rendezvous"
             meeting.touch(mode=0o600)  # torch would make it readable to others
             where = {"init_method": f"file://{meeting}"}
-        elif _stores:  # torchrun keeps the store over restarts, with the addresses of workers that are dead by now
+        elif _stores:
+            if self.hosts is not None and (name := interface(os.environ["MASTER_ADDR"])):
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)  # a host's own name often leads to its loopback
+            # torchrun keeps the store over restarts, with the addresses of workers that are dead by now.
             where = {"store": PrefixStore(f"{_attempt()}/group", _stores[-1])}
         dist.init_process_group(
             "nccl" if own_gpu else "gloo",

@@ -27,6 +27,9 @@ def depart(outbox: Outbox, step: int, write: Write, merge: Merge) -> bool | None
     The lowest of those that leave waits for the others' mass, unless somebody stays who can take its own: so exactly
     one member ends up with everything.
 
+    Nobody waits for members that have been out of reach for long: their mass, and what was on its way to them, is lost
+    to this side of the partition.
+
     Returns:
         None while there is something left to do, True when this member is the last one and holds the consensus
         model, False when its mass is handed over and it may go.
@@ -36,7 +39,7 @@ def depart(outbox: Outbox, step: int, write: Write, merge: Merge) -> bool | None
     outbox.refresh(merge)
     outbox.poll(merge)
     outbox.bury(merge)
-    if not outbox.peers:
+    if not outbox.present():
         return True
     if outbox.mass == 0 and outbox.unread() == 0:
         words[layout.STATE] = State.GONE
@@ -48,7 +51,7 @@ def depart(outbox: Outbox, step: int, write: Write, merge: Merge) -> bool | None
 
 
 def _heir(outbox: Outbox) -> Peer | None:
-    lowest = min(outbox.peers, key=lambda peer: peer.member)
+    lowest = min(outbox.present(), key=lambda peer: peer.member)
     reached = outbox.reached()
     staying = [peer for peer in reached if peer.state() in (State.JOINING, State.ACTIVE)]
     if staying:

@@ -169,9 +169,13 @@ class Outbox:
         """Peers on this side of whatever partition there is, and of sound mind."""
         return [peer for peer in self.peers if peer.sound and self.transport.reachable(peer.member)]
 
+    def present(self) -> list[Peer]:
+        """Peers worth waiting for."""
+        return [peer for peer in self.peers if not self.transport.absent(peer.member)]
+
     def unread(self) -> int:
-        """How many of our messages wait to be read."""
-        return sum(peer.pending is not None for peer in self.peers)
+        """How many of our messages wait to be read by somebody worth waiting for."""
+        return sum(peer.pending is not None for peer in self.present())
 
     def expects(self, peer: Peer) -> bool:
         """Whether a peer has unread mail of anybody's (a hint: it may have read or received some meanwhile)."""

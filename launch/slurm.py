@@ -177,7 +177,7 @@ def _network(job: ClusterJob) -> str:
 
 _GOSSIP = "# Gossip between nodes goes through UCX; this Python needs: pip install 'gosgd[cluster]'\n"
 _NETWORK = "# Where nodes have several networks, name the fast one (`ip -brief address` lists them):\n"
-_FAILING_ALL = "# A node that fails ends the step: the others cannot go on without it.\n"
+_FAILING_ALL = "# A node that fails ends the step: its workers can only go on together.\n"
 _FAILING_ONE = "# A node that fails takes its own workers along and no others.\n"
 
 _TEXT = """\

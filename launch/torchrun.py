@@ -115,6 +115,11 @@ def check_job(
     with blame(loaded, "exchange"):
         exchange = method.Options.of(**options(run.exchange, "method"))
         exchange.check(run.run.workers)
+        if nodes > 1 and exchange.serving:
+            raise ValueError(
+                f"got {nodes} nodes for exchange.method {run.exchange.method}, expected 1: its central variable lies in"
+                " the memory of one host"
+            )
     variant = method.variant(exchange)
     return ClusterJob(
         loaded, variant, nodes, count, gpus is not None, gossip=variant.rejoins and exchange.serving is None

@@ -306,7 +306,7 @@ class GoSGD(Exchange):
         while not self._interrupted():
             self._attend()
             training = [
-                peer for peer in outbox.peers if not peer.words[layout.FINISHED] and peer.state() < State.LEAVING
+                peer for peer in outbox.present() if not peer.words[layout.FINISHED] and peer.state() < State.LEAVING
             ]
             if not training:
                 break

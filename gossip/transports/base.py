@@ -57,6 +57,10 @@ class Transport(ABC):
         """Whether this member's words and slots can be read now; while they cannot, nothing is known of its life."""
         return True
 
+    def absent(self, member: Member) -> bool:
+        """Whether a member has been out of reach for so long that nobody should wait for it before leaving."""
+        return False
+
     def settled(self, member: Member) -> bool:
         """Whether the last receipts of a member that is gone are known; else mail to it can never be taken back."""
         return True

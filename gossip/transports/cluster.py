@@ -6,6 +6,7 @@ whose lock lies in this host's job directory is here, whatever its host is calle
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.layout import Member, State, Words
-from gossip.transports.courier import Courier
+from gossip.transports.courier import ABSENCE_S, Courier
 from gossip.transports.links import Link
 from gossip.transports.mirror import Mirror, Watched
 from gossip.transports.nixl import Engine
@@ -190,6 +191,11 @@ class Cluster(SharedMemory):
         if link is None:
             return super().reachable(member)
         return link.up or link.ended or (link.settled and link.words[layout.STATE] == State.GONE)
+
+    def absent(self, member: Member) -> bool:
+        """Whether a member has been out of reach for so long that nobody should wait for it before leaving."""
+        link = self._link(member)
+        return link is not None and not self.reachable(member) and time.monotonic() - link.heard_at > ABSENCE_S
 
     def settled(self, member: Member) -> bool:
         """Whether it is known which of our mail a gone member has read."""

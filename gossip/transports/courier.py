@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 from gossip import layout
-from gossip.layout import FLAG, Member, State, Words
+from gossip.layout import Member, State, Words
+from gossip.transports.known import Known
 from gossip.transports.links import Link
 from gossip.transports.nixl import Engine, LinkError
 from gossip.transports.notes import About, Final, Notes, Standing, standing
@@ -24,6 +25,8 @@ _log = logging.getLogger("gosgd")
 
 SILENCE_S = 5.0
 """Without a word for so long a member counts as out of reach."""
+ABSENCE_S = 15.0
+"""Who has not been heard of for so long is not waited for by those that leave."""
 _PULSE_S = 1.0
 _SOON_S = 0.25
 _AGAIN_S = (1.0, 3.0)
@@ -66,8 +69,8 @@ class Courier(threading.Thread):
         super().__init__(name="gosgd-courier", daemon=True)
         self.me, self._engine, self._notes, self._words, self._seats = me, engine, notes, words, seats
         self._vectors, self._ended, self._about = vectors, ended, about
-        self.links: dict[Member, Link] = {}
-        self.counts = [0] * seats
+        self._known = Known(me, seats)
+        self.links, self.counts = self._known.links, self._known.counts
         self._introduced: list[About] = []
         self._wake = threading.Event()
         self._dirty: set[int | None] = set()
@@ -121,7 +124,7 @@ class Courier(threading.Thread):
         dirty, self._dirty = self._dirty, set()
         if now - self._looked > _LOOK_S:
             self._looked = now
-            self._look_around()
+            self._look_around(now)
         links = list(self.links.values())
         pulse = max(_PULSE_S, _BUDGET_S * len(links))
         busy = False
@@ -174,80 +177,24 @@ class Courier(threading.Thread):
                     self._drop(self.links[note.member], now, str(error))
                 self._hear(note.member, now)
             elif isinstance(note, Final):
-                self._enter(note)
+                self._known.enter(note)
             else:
-                self._heed(note, now)
+                link = self._known.heed(note)
+                if link is not None and link.ended:
+                    self._end(link)
+                elif link is not None:
+                    self._hear(note.member, now)
 
-    def _hear(self, member: Member, now: float) -> Link | None:
+    def _hear(self, member: Member, now: float) -> None:
         link = self.links.get(member)
         if link is not None and not link.ended:
             link.heard_at = now
             if not link.connected:  # it has found its way here already
                 link.retry_at = min(link.retry_at, link.since + _AGAIN_S[0])
-        return link
-
-    def _heed(self, note: Standing, now: float) -> None:
-        link = self.links.get(note.member)
-        if note.member == self.me or link is None:
-            if note.ended and link is None and note.member != self.me:
-                self._bury_unmet(note)
-            return
-        if link.ended or note.serial <= link.heard:
-            return
-        if not note.ended:
-            self._hear(note.member, now)
-        link.heard, link.confirmed = note.serial, max(link.confirmed, note.heard if not note.ended else 0)
-        if link.connected and not link.up and not note.ended:
-            link.up = link.urgent = True
-            _log.info("worker %d: worker %d is in reach", self.me.seat, link.member.seat)
-        self._copy(link, note)
-        commit = note.post[layout.COMMIT]
-        mine = layout.generation_of(commit) == self.me.generation and layout.sequence_of(commit) and not commit & FLAG
-        shown = link.words[layout.post(self.me.seat) + layout.COMMIT]
-        if mine and commit != shown and (link.announced is None or link.announced.post[0] != commit):
-            link.announced = note
-        link.met = True
-        self.counts[note.member.seat] = max(self.counts[note.member.seat], note.member.generation + 1)
-        if note.header[layout.STATE] == State.GONE:
-            link.settled = True
-            link.urgent = True  # it waits to hear that this was heard
-        if note.ended:
-            link.settled = True
-            self._end(link)
-            link.ended = True
-
-    def _copy(self, link: Link, note: Standing) -> None:
-        words = link.words
-        for index, word in enumerate(note.header):
-            if index not in (layout.PUBLISHING, layout.PUBLISHED):
-                words[index] = word
-        if note.header[layout.PUBLISHED] > link.publication:
-            link.publication = note.header[layout.PUBLISHED]
-        base = layout.receipt(self._seats, self.me.seat)
-        acknowledged, received = note.receipt
-        words[base + layout.RECEIVED + bool(acknowledged & FLAG)] = received
-        words[base + layout.ACKNOWLEDGED] = acknowledged
-
-    def _enter(self, note: Final) -> None:
-        """Take over the books of a member that has ended; of its mail to us, only what has come counts."""
-        link = self.links.get(note.member)
-        if link is None or link.books:
-            return
-        own = layout.post(self.me.seat)
-        hidden = {layout.PUBLISHING, layout.PUBLISHED, *range(own, own + layout.POST)}
-        link.words.update({index: word for index, word in note.words.items() if index not in hidden})
-        link.books = True
 
     def _auditors(self) -> list[Link]:
         """Those who are told what others leave in their books: the last of a job is the lowest who stays."""
         return sorted((link for link in self.links.values() if link.up), key=lambda link: link.member)[:_AUDITORS]
-
-    def _bury_unmet(self, note: Standing) -> None:
-        """Another host's member has ended before it was ever heard here: its last receipt still counts."""
-        about = About(note.member, b"", note.header[layout.DIMENSION], note.header[layout.FINGERPRINT], 0)
-        link = self.links[note.member] = Link(about, met=True, ended=True, settled=True, heard=note.serial)
-        self._copy(link, note)
-        self.counts[note.member.seat] = max(self.counts[note.member.seat], note.member.generation + 1)
 
     # ---- connections
 
@@ -304,7 +251,7 @@ class Courier(threading.Thread):
         parts = standing(words, self._seats, link.member.seat)
         return self._notes.tell(Standing(member, _EVERYTHING, 0, *parts, ended=True))
 
-    def _look_around(self) -> None:
+    def _look_around(self, now: float) -> None:
         """Tell the others of members of this host that have ended."""
         for member, words in self._ended().items():
             if member in self._gone:
@@ -314,22 +261,22 @@ class Courier(threading.Thread):
                 if link.up:
                     try:
                         self._engine.send(link.name, self._last_words(member, words, link))
-                    except LinkError:
-                        link.heard_at = 0.0
-            self._send_books(member, words)
+                    except LinkError as error:
+                        self._drop(link, now, str(error))
+            self._send_books(member, words, now)
 
-    def _send_books(self, member: Member, words: Words) -> None:
+    def _send_books(self, member: Member, words: Words, now: float) -> None:
         note = self._notes.close(member, words, layout.size(self._seats))
         for link in self._auditors():
             try:
                 self._engine.send(link.name, note)
-            except LinkError:
-                link.heard_at = 0.0
+            except LinkError as error:
+                self._drop(link, now, str(error))
 
     def _farewell(self) -> None:
         now = time.monotonic()
         deadline = now + _FAREWELL_S
-        self._send_books(self.me, self._words)
+        self._send_books(self.me, self._words, now)
         last = {}
         for link in [link for link in self.links.values() if link.up]:
             try:

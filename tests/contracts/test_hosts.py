@@ -9,9 +9,10 @@ import signal
 import time
 
 import pytest
-from support.hosts import Hosts, network, why_no_network, why_no_nixl
+from support.hosts import Hosts, why_no_network, why_no_nixl
 from support.remote import answers, ask_all, until
 
+from benchmarks.networks import network
 from gossip.layout import Member, State
 from gossip.mass import TOTAL, share_out
 

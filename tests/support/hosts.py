@@ -1,25 +1,25 @@
 """Several hosts on one machine: a job directory each, and if wanted a network each that can be cut and shaped.
 
-`Hosts` is a job whose members' seats are shared out to hosts; `network` makes namespaces on a bridge.
+`Hosts` is a job whose members' seats are shared out to hosts. Networks are those of benchmarks.networks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.util
 import os
 import shutil
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from support.members import Actor, Cluster
 from support.remote import Handle, in_process_of_its_own, until
 
+from benchmarks import networks
+from benchmarks.networks import Network
 from gossip.directory import JobDirectory, root
 from gossip.layout import Member
 from gossip.transports.cluster import Cluster as ClusterTransport
@@ -37,76 +37,7 @@ def why_no_nixl() -> str:
 
 def why_no_network() -> str:
     """Why hosts with networks of their own cannot be made here; empty if they can."""
-    if not shutil.which("ip") or os.geteuid():
-        return "network namespaces need the command ip, and root"
-    name = f"gosgd-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
-    if made.returncode:
-        return f"network namespaces cannot be made here: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "del", name], check=True)
-    return why_no_nixl()
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-class Network:
-    """Namespaces on a bridge.
-
-    Args:
-        hosts: how many.
-    """
-
-    def __init__(self, hosts: int) -> None:
-        self.tag = f"g{os.getpid() % 100_000:05}"
-        self.names = [f"{self.tag}h{host}" for host in range(hosts)]
-        self.bridge = f"{self.tag}br"
-        self.addresses = [f"10.{os.getpid() // 250 % 250}.{os.getpid() % 250}.{host + 1}" for host in range(hosts)]
-
-    def make(self) -> None:
-        _ip("link", "add", self.bridge, "type", "bridge")
-        _ip("link", "set", self.bridge, "up")
-        for host, name in enumerate(self.names):
-            _ip("netns", "add", name)
-            _ip("link", "add", self.port(host), "type", "veth", "peer", "name", "eth0", "netns", name)
-            _ip("link", "set", self.port(host), "master", self.bridge, "up")
-            _ip("-n", name, "addr", "add", f"{self.addresses[host]}/24", "dev", "eth0")
-            _ip("-n", name, "link", "set", "eth0", "up")
-            _ip("-n", name, "link", "set", "lo", "up")
-
-    def port(self, host: int) -> str:
-        """The bridge's end of a host's link."""
-        return f"{self.tag}v{host}"
-
-    def cut(self, host: int) -> None:
-        """Take a host off the network."""
-        _ip("link", "set", self.port(host), "down")
-
-    def mend(self, host: int) -> None:
-        """Put it back."""
-        _ip("link", "set", self.port(host), "up")
-
-    def shape(self, host: int, *how: str) -> None:
-        """Let `tc netem` delay or lose what a host sends."""
-        command = ["ip", "netns", "exec", self.names[host], "tc", "qdisc", "replace", "dev", "eth0", "root", "netem"]
-        subprocess.run([*command, *how], check=True, capture_output=True)
-
-    def remove(self) -> None:
-        for name in self.names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
-
-
-@contextlib.contextmanager
-def network(hosts: int) -> Iterator[Network]:
-    """Hosts on a bridge, and nothing of them afterwards."""
-    made = Network(hosts)
-    try:
-        made.make()
-        yield made
-    finally:
-        made.remove()
+    return networks.why_none() or why_no_nixl()
 
 
 def move_to(namespace: str) -> None:

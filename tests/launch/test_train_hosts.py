@@ -1,0 +1,259 @@
+"""Jobs under torchrun on several hosts: a host that dies, one that is cut off for a while, one far away."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from launching import environment, kill_all, lines, processes, until
+from support.hosts import Union, why_no_network, why_no_nixl
+
+from benchmarks.networks import network
+from gossip import layout
+from gossip.directory import PREFIX, JobDirectory, root
+from gossip.layout import Member
+from gossip.ledger import audit
+from gossip.transports.shared_memory import View
+
+pytestmark = pytest.mark.timeout(180)
+needs_network = pytest.mark.skipif(bool(why_no_network()), reason=why_no_network())
+needs_nixl = pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())
+CUTS_S = [10.0, *map(float, os.environ.get("GOSGD_CUTS_S", "").split())]
+JOB = """\
+name: hosts
+seed: 3
+data: {name: 'slowly:digits', batch_size: 2}
+model: {name: mlp, hidden: [16]}
+optimizer: {name: sgd, lr: 0.3}
+exchange: {method: gosgd, rho: 0.5, trace: events}
+train: {steps: 1000000}
+run: {log_every: 1000, eval_every: 20, tensorboard: false}
+"""
+SLOWLY = '''\
+"""The digits, a batch every 10 ms, so that three workers leave something of two processors to others."""
+
+import time
+
+import torch
+from sklearn.datasets import load_digits
+from torch.utils.data import Dataset
+
+
+class Digits(Dataset):
+    def __init__(self, part):
+        images, targets = load_digits(return_X_y=True)
+        self.x = torch.tensor(images[part], dtype=torch.float32) / 16
+        self.targets = torch.tensor(targets[part])
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitems__(self, indices):
+        time.sleep(0.01)
+        return [self[index] for index in indices]
+
+    def __getitem__(self, index):
+        return self.x[index], self.targets[index]
+
+
+def digits():
+    return Digits(slice(0, 1440)), Digits(slice(1440, None))
+'''
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    """torchrun on every host, one worker each.
+
+    Args:
+        job: the folder with the configuration.
+        hosts: how many.
+        net: their networks; the machine's own if None.
+    """
+
+    def __init__(self, job, hosts, net=None):
+        self.job, self.net = job, net
+        self.rooms = [Path(tempfile.mkdtemp(prefix="host-", dir=root())) for _ in range(hosts)]
+        self.address = net.addresses[0] if net else "127.0.0.1"
+        self.port = free_port()
+        self.running = {}
+
+    def start(self, host, *arguments, **variables):
+        inside = ["ip", "netns", "exec", self.net.names[host]] if self.net else []
+        torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(self.rooms)}"]
+        torchrun += [f"--node-rank={host}", "--nproc-per-node=1", "--rdzv-backend=static"]
+        torchrun += [f"--master-addr={self.address}", f"--master-port={self.port}"]
+        with (self.job / f"errors-{host}").open("w") as errors:
+            self.running[host] = subprocess.Popen(
+                [*inside, *torchrun, "-m", "launch.train", *arguments, f"run.dir={self.job}/run"],
+                cwd=self.job,
+                env=environment() | {"GOSGD_SHM_DIR": str(self.rooms[host]), "UCX_TLS": "tcp"} | variables,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def start_all(self, *arguments):
+        for host in range(len(self.rooms)):
+            self.start(host, *arguments)
+
+    def ended(self, timeout_s=60.0):
+        """Exit codes, once all have ended."""
+        deadline = time.monotonic() + timeout_s
+        for process in self.running.values():
+            process.communicate(timeout=deadline - time.monotonic())
+        codes = [process.returncode for process in self.running.values()]
+        self.running.clear()
+        return codes
+
+    def views(self):
+        """The job's directories, once every host has one."""
+        found = [path for room in self.rooms for path in room.glob(f"{PREFIX}*")]
+        return [View(JobDirectory.open(path)) for path in found] if len(found) == len(self.rooms) else []
+
+    def errors(self, host):
+        return (self.job / f"errors-{host}").read_text()
+
+    def kill(self, host):
+        """End all processes of a host at once."""
+        room = f"GOSGD_SHM_DIR={self.rooms[host]}".encode()
+        found = []
+        for pid in processes(self.job):
+            with contextlib.suppress(OSError):
+                if room in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    found.append(pid)
+        kill_all(found)
+        self.running.pop(host).communicate()
+
+    def end(self):
+        for host in [*self.running]:
+            self.kill(host)
+        for room in self.rooms:
+            subprocess.run(["rm", "-rf", str(room)], check=True)
+
+
+@pytest.fixture
+def cluster(job):
+    """Makes a job on several hosts of which nothing is left."""
+    made = []
+
+    def make(hosts, net=None):
+        made.append(Cluster(job, hosts, net))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+def steps(views, seat, generation=0):
+    """Local steps of a worker's life; 0 before it has begun."""
+    member = Member(seat, generation)
+    return next((int(view.open(member)[layout.DONE]) for view in views if view.file(member, "lock").exists()), 0)
+
+
+def weights(views, seat):
+    """The newest snapshot that a worker has shown."""
+    member = Member(seat, 0)
+    view = next(view for view in views if view.board[seat])
+    both = torch.frombuffer(bytearray(view.file(member, "published").read_bytes()), dtype=torch.float32).view(2, -1)
+    return both[view.open(member)[layout.PUBLISHED] & 1]
+
+
+def distance(views):
+    """Between the weights of the first two workers, relative to their size."""
+    one, other = weights(views, 0), weights(views, 1)
+    return float((one - other).norm() / one.norm())
+
+
+def merged_twice(job):
+    """Messages that were merged more than once, by whomever."""
+    merges = [event for path in (job / "run" / "trace").glob("*.jsonl") for event in lines(path)]
+    counts = Counter(event["message"] for event in merges if event["do"] == "merge")
+    assert len(counts) > 100
+    return {message: count for message, count in counts.items() if count > 1}
+
+
+@needs_network
+@pytest.mark.parametrize("seconds", CUTS_S)
+def test_three_hosts_go_on_when_one_dies_and_meet_again_when_one_was_cut_off(job, cluster, seconds):
+    (job / "hosts.yaml").write_text(JOB)
+    (job / "slowly.py").write_text(SLOWLY)
+    with network(3) as net:
+        hosts = cluster(3, net)
+        hosts.start_all("hosts.yaml")
+        views = until(hosts.views, 60)
+        until(lambda: all(view.board[seat] for seat, view in enumerate(views)) and steps(views, 2) > 200, 60)
+        net.shape(0, delay_ms=50, loss=0.01)
+        together = distance(views)
+        net.cut(1)
+        hosts.kill(2)
+        cut_at = time.monotonic()
+        until(lambda: hosts.errors(1).count("out of reach") >= 2 and "worker 1 is out of reach" in hosts.errors(0))
+        alone = [steps(views, seat) for seat in (0, 1)]
+        time.sleep(max(0.0, cut_at + seconds - time.monotonic()))
+        gone_on = [steps(views, seat) - before for seat, before in enumerate(alone)]
+        assert min(gone_on) > 20, "training goes on everywhere"
+        apart = distance(views)
+        net.mend(1)
+        until(lambda: re.search("is out of reach.*worker 1 is in reach", hosts.errors(0), re.DOTALL))
+        until(lambda: distance(views) < apart / 3, 60)
+        ledger = audit(Union(views), 3, 100_000)
+        assert ledger.balanced
+        assert sorted(ledger.held) == [(0, 0), (1, 0)]
+        assert ledger.lost > 0
+        hosts.start(2, "hosts.yaml")  # it comes back as the node it was, and is taught by those who went on
+        until(lambda: steps(hosts.views(), 2, 1) > 20, 60)
+        views = hosts.views()
+        assert distance(views) < apart
+        ledger = audit(Union(views), 3, 100_000)
+        assert (ledger.balanced, len(ledger.held)) == (True, 3)
+        for process in hosts.running.values():
+            process.send_signal(signal.SIGTERM)
+        hosts.ended()
+        print(f"distance {together:.3f}, after {seconds:.0f} s apart {apart:.3f}, steps alone {gone_on}, {ledger}")
+    assert merged_twice(job) == {}
+    summary = json.loads((job / "run" / "final" / "summary.json").read_text())
+    assert (summary["workers"], summary["interrupted"]) == (3, True)
+    assert (job / "run" / "final" / "model.safetensors").exists()
+
+
+@needs_network
+@pytest.mark.parametrize(
+    "exchange", ["{method: fully_sync}", "{method: persyn, tau: 5}", "{method: easgd, beta: 0.8, tau: 5}"]
+)
+def test_the_collective_methods_train_across_hosts(job, cluster, exchange):
+    with network(2) as net:
+        hosts = cluster(2, net)
+        hosts.start_all("small.yaml", f"exchange={exchange}", "train.steps=40")
+        assert hosts.ended() == [0, 0], hosts.errors(1)
+    summary = json.loads((job / "run" / "final" / "summary.json").read_text())
+    assert (summary["workers"], summary["steps_total"], summary["interrupted"]) == (2, 80, False)
+    assert summary["accuracy"] > 0.15
+
+
+@needs_nixl
+def test_hosts_with_other_configurations_refuse_to_start(job, cluster):
+    hosts = cluster(2)
+    hosts.start(0, "small.yaml")
+    hosts.start(1, "small.yaml", "exchange.rho=0.25")
+    hosts.ended()
+    complaint = r"exchange\.rho: got 0\.25 on this host and 0\.5 on worker 0's, expected the same configuration"
+    for host in range(2):
+        assert re.search(complaint, hosts.errors(host)), hosts.errors(host)
+        assert "exitcode  : 2" in hosts.errors(host)
