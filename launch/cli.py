@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from launch import clusters, commands
+from launch import clusters, commands, inspection
 from launch.arguments import Parser
 from launch.errors import DONE, FAILED, MISTAKE, RunFailedError, log_traceback, say
 
@@ -27,26 +27,35 @@ ROWS: list[Row] = [
     ("analyze", "look into the layers of a run's final model", commands.add_analyze, commands.analyze),
     ("chaos", "kill, stop and cut off workers of a job, and see what it costs", commands.add_chaos, commands.chaos),
     ("consensus", "consensus error of each method against theory", commands.add_consensus, commands.consensus),
+    ("report", "write a page of what runs did", inspection.add_report, inspection.report),
+    ("doctor", "find out what does not work on this machine", inspection.add_doctor, inspection.doctor),
     ("recipes", "list the recipes that come along, or copy one", commands.add_recipes, commands.recipes),
+    ("completion", "write completion for your shell", inspection.add_completion, inspection.completion),
 ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit code."""
-    parser = Parser(
+def parser() -> Parser:
+    """The parser of the whole command line."""
+    whole = Parser(
         prog="gosgd", description="Distributed training for PyTorch in which workers never wait for each other."
     )
-    parser.add_argument("--version", action="version", version=f"gosgd {version('gosgd')}")
-    parsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    whole.add_argument("--version", action="version", version=f"gosgd {version('gosgd')}")
+    parsers = whole.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary, add, function in ROWS:
         sub = parsers.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
         sub.set_defaults(function=function)
         add(sub)
-    given, rest = parser.parse_known_args(arguments)
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    words = parser()
+    given, rest = words.parse_known_args(arguments)
     # argparse gives up on positional arguments behind an option: `gosgd train digits --workers 4 run.dir=here`.
     if not hasattr(given, "overrides") or not all("=" in word and not word.startswith("-") for word in rest):
         if rest:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            words.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
         given.overrides += rest
     try:

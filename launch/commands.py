@@ -242,9 +242,14 @@ def add_recipes(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "examples:\n  gosgd recipes list\n  gosgd recipes copy digits my_job.yaml"
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|copy")
     actions.add_parser("list", help="name every recipe with its first line")
-    copy = actions.add_parser("copy", help="copy a recipe to edit it")
-    copy.add_argument("name")
-    copy.add_argument("destination", nargs="?", help="a file or folder (default: NAME.yaml here)")
+    copy = actions.add_parser(
+        "copy", help="copy a recipe to edit it", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    copy.epilog = "examples:\n  gosgd recipes copy digits\n  gosgd recipes copy cifar10 jobs/mine.yaml"
+    copy.add_argument("name", metavar="RECIPE", help="its name, see `gosgd recipes list`")
+    copy.add_argument(
+        "destination", nargs="?", metavar="FILE|DIR", help="where to (default: RECIPE.yaml here); never written over"
+    )
 
 
 def recipes(given: argparse.Namespace) -> int:

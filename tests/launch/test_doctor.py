@@ -1,0 +1,96 @@
+"""`gosgd doctor`: what is in order, what is broken, and that it gives nothing away."""
+
+import getpass
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from launch import doctor, doctor_checks, doctor_trial
+from launch.cli import main
+from launch.doctor_checks import OURS, Finding
+
+pytestmark = pytest.mark.timeout(100)
+
+
+def test_a_machine_in_order_exchanges_between_two_processes_and_gives_nothing_away(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GOSGD_SECRET", "never to be seen")
+    monkeypatch.setattr(getpass, "getuser", lambda: "marianne")
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: Path(doctor_checks.__file__).parent.parent))
+    code = main(["doctor", "--json"])
+    text = capsys.readouterr().out
+    told = json.loads(text)
+    findings = {(one["section"], one["name"]): one for one in told["findings"]}
+    assert (code, told["in_order"]) == (0, True), [one for one in told["findings"] if one["broken"]]
+    assert "all whole, mass balanced" in findings["two processes", "gossip"]["value"]
+    assert "one average over" in findings["two processes", "collective"]["value"]
+    assert findings["package names", "gossip"]["value"] == "~/gossip"
+    assert findings["machine", "settings"]["value"].endswith("GOSGD_SECRET is set")
+    assert "never to be seen" not in text
+    assert "marianne" not in text
+    assert socket.gethostname() in ("localhost", "root") or socket.gethostname() not in text.split()
+
+
+def test_processes_that_take_too_long_are_killed_and_called_broken():
+    trial = doctor_trial.attempt(0.05)
+    findings = list(doctor_checks.exchange(trial))
+    assert findings[0].name == "gossip"
+    assert "not tried" in findings[0].value or findings[0].broken
+    assert [one for one in findings if one.broken or "not tried" in one.value] == findings
+
+
+def test_a_missing_place_for_shared_memory_is_broken_and_the_exit_code_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GOSGD_SHM_DIR", str(tmp_path / "nowhere"))
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "! where" in said
+    assert "-> set GOSGD_SHM_DIR" in said
+    assert said.splitlines()[-1] == "broken: shared memory: where, two processes: gossip"
+
+
+@pytest.mark.parametrize(("order", "broken"), [(["theirs", "ours"], True), (["ours", "theirs"], False)])
+def test_a_package_of_the_same_name_is_found_where_it_hides_ours(tmp_path, monkeypatch, order, broken):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("ours", "theirs"):
+        for name in OURS if folder == "ours" else ("gossip",):
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "__init__.py").touch()
+    path = [str(tmp_path / folder) for folder in order]
+    found = {one.name: one for one in doctor_checks.shadows(path, tmp_path / "ours")}
+    assert found["gossip"].broken == broken
+    assert str(tmp_path / "theirs/gossip") in found["gossip"].value
+    assert not found["configs"].broken
+
+
+def test_a_folder_that_torchrun_would_find_first_is_named(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    home = Path(doctor_checks.__file__).parent.parent
+    found = {one.name: one for one in doctor_checks.shadows([str(home)], home)}
+    assert found["configs"].broken
+    assert "under torchrun" in found["configs"].value
+    assert not found["gossip"].broken
+
+
+def test_a_library_that_is_missing_or_too_old_is_broken(monkeypatch):
+    monkeypatch.setattr(doctor_checks, "_installed", lambda name: {"torch": "2.1.0", "numpy": None}.get(name, "99"))
+    found = {one.name: one for one in doctor_checks.versions()}
+    assert found["torch"].broken
+    assert found["torch"].value == "2.1.0, expected >=2.10"
+    assert found["numpy"].advice.startswith("pip install 'numpy")
+    assert not found["pyyaml"].broken
+
+
+def test_broken_things_are_marked_and_come_with_advice():
+    text = doctor.text([Finding("a", "one", "fine"), Finding("a", "two", "bad", True, "mend it")])
+    assert text.splitlines() == [
+        "a",
+        "  one                  fine",
+        "! two                  bad",
+        "                       -> mend it",
+        "",
+        "broken: a: two",
+    ]
