@@ -20,6 +20,7 @@ SHAPES = [(1, 8, 8), (1, 28, 28), (3, 28, 28), (3, 32, 32)]
 SMALL = {
     "alexnet": {"width": 0.1},
     "cnn": {"width": 0.25},
+    "elu11": {"width": 0.1},
     "inception": {"width": 0.1},
     "lenet": {"width": 0.1},
     "mlp": {"width": 0.25},
@@ -82,6 +83,7 @@ def test_the_seed_decides_the_weights(name):
         ({"name": "lenet", "kernels": [5, 3, 3], "pool": 2}, (3, 28, 28), 88_970),
         ({"name": "inception"}, (3, 28, 28), 1_651_114),
         ({"name": "wide_resnet", "depth": 16, "k": 4}, (3, 32, 32), 2_748_890),
+        ({"name": "elu11"}, (3, 32, 32), 1_641_938),
         ({"name": "vgg16", "normalization": "none", "hidden": [4096, 4096]}, (3, 224, 224), 134_301_514),
     ],
 )

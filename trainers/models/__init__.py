@@ -13,6 +13,7 @@ from configs.base import Custom, check_call, import_callable
 from trainers.models.alexnet import AlexNetConfig
 from trainers.models.base import MODELS, ModelConfig, Shape, check_data
 from trainers.models.cnn import CnnConfig
+from trainers.models.elu11 import Elu11Config
 from trainers.models.heads import MaxPlusMin, with_classifier
 from trainers.models.inception import InceptionConfig
 from trainers.models.layers import MaxMin
@@ -61,6 +62,7 @@ __all__ = [
     "MODELS",
     "AlexNetConfig",
     "CnnConfig",
+    "Elu11Config",
     "InceptionConfig",
     "LeNetConfig",
     "MaxMin",

@@ -30,6 +30,7 @@ class ModelConfig(Config):
     Args:
         activation: after every hidden layer; `maxmin` doubles the channels it receives and, without normalization,
             wants about half the learning rate of relu.
+        slope: of leaky_relu for negative inputs.
         normalization: between every hidden layer and its activation; a layer followed by one has no bias.
         dropout: probability of dropping an input of each of the last two linear layers (`wide_resnet`: between the
             two convolutions of a block); the data itself is never dropped. Under `selu` it is alpha dropout.
@@ -43,6 +44,7 @@ class ModelConfig(Config):
 
     name: str
     activation: Activation = "relu"
+    slope: float = Field(0.01, ge=0, lt=1)
     normalization: Normalization = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
     width: float = Field(1.0, gt=0)

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 from trainers.models.base import ModelConfig
 
-SLOPE = 0.01
 SHALLOW_GAIN = math.sqrt(1 / 3)
 GAINS = {
     "relu": math.sqrt(2),
     "maxmin": math.sqrt(2),
-    "leaky_relu": math.sqrt(2 / (1 + SLOPE**2)),
     "elu": 1.2453,  # 1 / sqrt(E elu(z)²), z ~ N(0, 1)
     "selu": 1.0,
 }
@@ -49,7 +47,7 @@ def activation(config: ModelConfig) -> nn.Module:
         case "elu":
             return nn.ELU()
         case "leaky_relu":
-            return nn.LeakyReLU(SLOPE)
+            return nn.LeakyReLU(config.slope)
         case "selu":
             return nn.SELU()
 
@@ -74,7 +72,9 @@ def normalization(config: ModelConfig, channels: int, spatial: bool) -> nn.Modul
 
 def hidden_gain(config: ModelConfig) -> float:
     """The gain of the weights of a hidden layer."""
-    return GAINS[config.activation] if config.deep or config.normalization != "none" else SHALLOW_GAIN
+    if not config.deep and config.normalization == "none":
+        return SHALLOW_GAIN
+    return math.sqrt(2 / (1 + config.slope**2)) if config.activation == "leaky_relu" else GAINS[config.activation]
 
 
 def initialize(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
@@ -86,11 +86,19 @@ def initialize(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
 
 
 def convolution(config: ModelConfig, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A padded, initialized convolution [N, inputs, H, W] -> [N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]."""
+    """An initialized convolution [N, inputs, H, W] -> [N, outputs, ⌈H / stride⌉, ⌈W / stride⌉], padded.
+
+    With an even kernel it is not: `shifted` in front of it keeps the sides.
+    """
     bias = config.normalization == "none"
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2 if kernel % 2 else 0, bias=bias)
     initialize(layer, hidden_gain(config))
     return layer
+
+
+def shifted(kernel: int) -> nn.Module:
+    """Zeros below and to the right, for a convolution whose even kernel cannot be padded evenly."""
+    return nn.ZeroPad2d((kernel // 2 - 1, kernel // 2, kernel // 2 - 1, kernel // 2))
 
 
 def linear(config: ModelConfig, inputs: int, outputs: int) -> nn.Linear:
