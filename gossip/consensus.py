@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import Tensor
 
 _BLOCK = 64
 _BLOCKS = 64
+_LATEST = 64
+"""Distances still on the device that are kept; those before would weigh nothing."""
 
 
 def consensus_error(weights: Tensor) -> float:
@@ -36,25 +40,38 @@ class OnlineEstimate:
         self._weight = 0.0
         self._draws = torch.empty(0, dtype=torch.long)
         self._next = 0
+        self._under_way: deque[Tensor] = deque(maxlen=_LATEST)
 
     def observe(self, mine: Tensor, theirs: Tensor) -> None:
-        """Take in one message before it is merged; both [D] on one device."""
+        """Take in one message before it is merged; both [D] on one device, which nobody waits for."""
         distance = self._distance(mine, theirs)
+        if _on_host(distance):
+            self._take(float(distance))
+        else:
+            self._under_way.append(distance)
+
+    def _take(self, distance: float) -> None:
         self._mean = self._decay * self._mean + (1 - self._decay) * distance
         self._weight = self._decay * self._weight + (1 - self._decay)
 
     def error(self, workers: int) -> float | None:
-        """The estimate of epsilon for M workers, or None before the first message."""
+        """The estimate of epsilon for M workers, or None before the first message; waits for the device."""
+        while self._under_way:
+            self._take(float(self._under_way.popleft()))
         return self._mean / self._weight * (workers - 1) / 2 if self._weight and workers > 1 else None
 
-    def _distance(self, mine: Tensor, theirs: Tensor) -> float:
+    def _distance(self, mine: Tensor, theirs: Tensor) -> Tensor:
         rows = mine.numel() // _BLOCK
         if rows <= _BLOCKS:
-            return float((mine - theirs).square().sum())
+            return (mine - theirs).square().sum()
         if self._next == len(self._draws):  # drawn a thousand at a time: one draw costs as much as the gather
-            self._draws = torch.randint(rows, (1000, _BLOCKS), generator=self._generator)
+            self._draws = torch.randint(rows, (1000, _BLOCKS), generator=self._generator).to(mine.device)
             self._next = 0
-        sample = self._draws[self._next].to(mine.device)
+        sample = self._draws[self._next]
         self._next += 1
         gap = mine[: rows * _BLOCK].view(rows, _BLOCK)[sample] - theirs[: rows * _BLOCK].view(rows, _BLOCK)[sample]
-        return float(gap.square().sum()) * mine.numel() / gap.numel()
+        return gap.square().sum() * (mine.numel() / gap.numel())
+
+
+def _on_host(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"

@@ -30,7 +30,8 @@ class Flat:
         vector: [D], no gradient.
         dimension: D, gaps included.
         weights: elements of the vector, gaps included, that are parameters; they come first, the buffers behind them.
-        fingerprint: 63-bit hash of names, shapes and dtype: equal on two workers iff their vectors can be averaged.
+        fingerprint: 63-bit hash of names, shapes, dtype and layout: equal on two workers iff their vectors can be
+            averaged.
 
     Raises:
         ValueError: the model has no floating-point state, or mixes dtypes or devices.
@@ -70,7 +71,7 @@ class Flat:
                 tensor.data = view
                 self._views += [(name, home, view.data_ptr()) for home in homes]
         self._turn = 0
-        described = repr([(name, tuple(tensor.shape), str(tensor.dtype)) for name, (tensor, _) in tensors.items()])
+        described = repr([_description(name, tensor) for name, (tensor, _) in tensors.items()])
         self.fingerprint = int.from_bytes(hashlib.sha256(described.encode()).digest()[:8], "big") >> 1
 
     def check(self, everything: bool = False) -> None:
@@ -112,6 +113,12 @@ def _floating(model: nn.Module) -> Iterator[tuple[str, tuple[Tensor, list[_Home]
                 name = f"{prefix}.{key}" if prefix else key
                 found.setdefault(id(tensor), (name, tensor, []))[2].append((store, key))
     yield from ((name, (tensor, homes)) for name, tensor, homes in found.values())
+
+
+def _description(name: str, tensor: Tensor) -> tuple[object, ...]:
+    """What two workers' tensors must have in common to be averaged element by element."""
+    plain = (name, tuple(tensor.shape), str(tensor.dtype))
+    return plain if tensor.is_contiguous() else (*plain, "channels_last")
 
 
 def _dense_strides(tensor: Tensor) -> tuple[int, ...]:

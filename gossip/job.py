@@ -1,6 +1,6 @@
 """Which worker this process is, in which job, and where its members meet.
 
-Imports gossip.directory, gossip.hosts, gossip.records and torch.
+Imports gossip.accelerators, gossip.directory, gossip.hosts, gossip.records and torch.
 
 The launcher tells its workers through the environment; under plain torchrun the workers agree on a directory through
 torchrun's store, which is used for that one signed address and never again.
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from gossip.accelerators import has_its_own, own_device
 from gossip.directory import JobDirectory
 from gossip.hosts import Hosts, agree, interface
 from gossip.records import job_key
@@ -42,6 +43,7 @@ class Job:
         supervised: a launcher owns the directory and removes it; otherwise the last worker does.
         server: arguments of the interpreter that start a server process, where no launcher does; see gossip.server.
         hosts: which there are, if there are several.
+        sharing: how many workers share each of a host's accelerators.
     """
 
     rank: int
@@ -51,6 +53,7 @@ class Job:
     supervised: bool
     server: tuple[str, ...] = ("-m", "gossip.server")
     hosts: Hosts | None = None
+    sharing: int = 1
 
     @classmethod
     def from_environment(cls) -> Job:
@@ -82,17 +85,19 @@ class Job:
             self.directory.remove()
 
     def device(self) -> torch.device:
-        """The accelerator of this worker's local rank where there is one, else the CPU."""
-        if torch.cuda.is_available():
-            return torch.device("cuda", self.local_rank % torch.cuda.device_count())
-        return torch.device("cpu")
+        """The accelerator of this worker where there is one, else the CPU.
+
+        Raises:
+            ValueError: this host has fewer than its workers need.
+        """
+        return own_device(self.local_rank, len(self.here), self.sharing, chosen=not self.supervised)
 
     def process_group(self, device: torch.device, timeout_s: float = 300.0) -> None:
-        """Join torch.distributed's default group: NCCL on GPUs, gloo on CPUs.
+        """Join torch.distributed's default group: NCCL where each has a GPU, gloo on CPUs.
 
         NCCL refuses two ranks on one GPU, so workers that share one use gloo.
         """
-        own_gpu = device.type == "cuda" and len(self.here) <= torch.cuda.device_count()
+        alone = self.sharing == 1 and has_its_own(device, len(self.here), chosen=not self.supervised)
         where: dict[str, Any] = {"init_method": "env://"}
         if self.supervised:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: its name need not resolve
@@ -105,8 +110,9 @@ class Job:
             # torchrun keeps the store over restarts, with the addresses of workers that are dead by now.
             where = {"store": PrefixStore(f"{_attempt()}/group", _stores[-1])}
         dist.init_process_group(
-            "nccl" if own_gpu else "gloo",
+            dist.get_default_backend_for_device(device) if alone else "gloo",
             **where,
+            device_id=device if alone else None,
             rank=self.rank,
             world_size=self.workers,
             timeout=timedelta(seconds=timeout_s),

@@ -1,6 +1,6 @@
 """Names and bookkeeping of messages, as the queue protocol and its users speak of them.
 
-Imports gossip.layout and gossip.mass.
+Imports gossip.layout, gossip.mass and gossip.works.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from gossip import layout
 from gossip.layout import Member, Words
 from gossip.mass import TOTAL
 from gossip.transports.base import Slot
+from gossip.works import Event
 
 _MOST_STEPS = 1 << 48
 
@@ -25,10 +26,12 @@ class Letter(NamedTuple):
     sequence: int
 
 
-Write = Callable[[Slot, Letter], None]
-"""Copies this member's weights into a slot; called before the message is announced."""
-Merge = Callable[[Slot, float, int, Letter], None]
-"""Merges a slot's vector into the weights with the given weight in (0, 1]; then come the sender's step and the name."""
+Write = Callable[[Slot, Letter], Event | None]
+"""Copies this member's weights into a slot; the message is announced after the event behind it, None if it is over."""
+Merge = Callable[[Slot, float, int, Letter], Event | None]
+"""Merges a slot's vector into the weights with the given weight in (0, 1]; then come the sender's step and the name.
+
+It is acknowledged after the event behind it, None if it is over."""
 
 
 @dataclass(slots=True)

@@ -1,28 +1,34 @@
 """The queue protocol: sender-owned slots, one unread message per ordered pair, no locks, nobody waits.
 
-Imports gossip.mail, gossip.layout, gossip.mass, gossip.fence and the transport interface. A member pushes by copying
+Imports gossip.acquaintance, gossip.works, gossip.mass, gossip.fence and what those import. A member pushes by copying
 its weights into a free slot of its own and storing one announcement word for the receiver; the receiver merges straight
 from that slot and stores one receipt word; only then is the slot free again. Every word has one writer, and each
 transfer of mass is one store, so a process may die between any two instructions without a share being counted twice.
+
+Where a device does the copying, the announcement waits until it has copied, and the receipt until it has merged (see
+gossip.works). `mass` is what goes with the weights: shares leave it with the snapshot and come with the merge.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 from gossip import layout
+from gossip.acquaintance import Acquaintance
 from gossip.fence import load as load_fence
 from gossip.layout import FLAG, GIVEN_UP, MASK, Member, State
 from gossip.mail import Counters, Letter, Mail, Merge, Peer, Write, check
 from gossip.mass import merge_weight
-from gossip.transports.base import Transport
+from gossip.transports.base import SlotLostError, Transport
+from gossip.works import Works
 
 _log = logging.getLogger("gosgd")
 
 
 @dataclass
-class Outbox:
+class Outbox(Acquaintance):
     """One member's end of every queue it takes part in.
 
     Args:
@@ -40,6 +46,7 @@ class Outbox:
     def __post_init__(self) -> None:
         seats = self.transport.seats
         self._fence = load_fence()
+        self._works = Works()
         self._words = self.transport.words
         self._known: list[int] = [0] * seats
         self._free = list(range(self.transport.slots()))
@@ -82,6 +89,8 @@ class Outbox:
         Returns:
             The number of messages merged.
         """
+        if self._works.open:
+            self._works.settle()
         merged = 0
         for peer in self.peers:
             if not self.transport.reachable(peer.member):
@@ -112,34 +121,40 @@ class Outbox:
         assert shares <= self.mass
         seat = peer.member.seat
         self._sequence[seat] += 1
-        place = self.transport.place(slot, whole=peer.state() == State.JOINING)
-        write(
+        place = self.transport.place(slot, peer.state() == State.JOINING, peer.member)
+        event = write(
             self.transport.slot(self.transport.me, place),
             Letter(self.transport.me, peer.member, self._sequence[seat]),
         )
-        self._sent[seat] = (self._sent[seat] + shares) & MASK
-        sequence, block = self._sequence[seat], layout.details(seat, self._sequence[seat])
-        self._words[block + layout.SLOT] = place
-        self._words[block + layout.MASS] = shares
-        self._words[block + layout.AT_STEP] = step
+        peer.pending = Mail(self._sequence[seat], slot, place, shares, step)
+        self.mass -= shares
+        self.counters.sent += 1
+        self._works.after(event, partial(self._announce, peer, peer.pending))
+        return True
+
+    def _announce(self, peer: Peer, mail: Mail) -> None:
+        seat = peer.member.seat
+        self._sent[seat] = (self._sent[seat] + mail.shares) & MASK
+        block = layout.details(seat, mail.sequence)
+        self._words[block + layout.SLOT] = mail.place
+        self._words[block + layout.MASS] = mail.shares
+        self._words[block + layout.AT_STEP] = mail.step
         self._words[block + layout.SENT] = self._sent[seat]
         self._fence()
-        self._words[layout.post(seat) + layout.COMMIT] = layout.pack(sequence, peer.member.generation)
-        self.mass -= shares
-        peer.pending = Mail(sequence, slot, place, shares, step)
-        self.counters.sent += 1
-        return True
+        self._words[layout.post(seat) + layout.COMMIT] = layout.pack(mail.sequence, peer.member.generation)
 
     def bury(self, merge: Merge) -> list[Member]:
         """Take leave of peers that left or are proven dead: read their last mail, take back what they never read.
 
         Returned mail is merged by its sender like any other mail (spec section 1: mass stays with the weights it
-        belongs to).
+        belongs to). This alone waits for the device, when somebody has gone.
 
         Returns:
             The members that were found gone in this call.
         """
         gone = [peer for peer in self.peers if self._gone(peer)]
+        if gone:
+            self.finish()
         for peer in gone:
             word = peer.words[peer.inbox]
             if word != peer.seen:
@@ -151,59 +166,14 @@ class Outbox:
                     self._give_up(peer, peer.pending)
             self.peers.remove(peer)
             self._buried.append(peer.member)
+        if gone:
+            self.finish()
         self._buried = [member for member in self._buried if not self._discard(member)]
         return [peer.member for peer in gone]
 
-    def choosable(self, step: int) -> list[Peer]:
-        """Peers a message may go to: active, in reach, and not silent on our last for more than `patience` steps."""
-        return [
-            peer
-            for peer in self.peers
-            if peer.state() == State.ACTIVE
-            and peer.sound
-            and self.transport.reachable(peer.member)
-            and (peer.pending is None or step - peer.pending.step <= self.patience)
-        ]
-
-    def reached(self) -> list[Peer]:
-        """Peers on this side of whatever partition there is, and of sound mind."""
-        return [peer for peer in self.peers if peer.sound and self.transport.reachable(peer.member)]
-
-    def present(self) -> list[Peer]:
-        """Peers worth waiting for."""
-        return [peer for peer in self.peers if not self.transport.absent(peer.member)]
-
-    def unread(self) -> int:
-        """How many of our messages wait to be read by somebody worth waiting for."""
-        return sum(peer.pending is not None for peer in self.present())
-
-    def expects(self, peer: Peer) -> bool:
-        """Whether a peer has unread mail of anybody's (a hint: it may have read or received some meanwhile)."""
-        if peer.pending is not None:
-            return True
-        post = layout.post(peer.member.seat) + layout.COMMIT
-        for other in self.peers:
-            word = other.words[post]
-            away = not self.transport.together(other.member, peer.member)
-            if other is not peer and not away and layout.sequence_of(word) and not word & (FLAG | GIVEN_UP):
-                receipt = layout.receipt(self.transport.seats, other.member.seat) + layout.ACKNOWLEDGED
-                read = layout.pack(layout.sequence_of(word), other.member.generation)
-                if layout.generation_of(word) == peer.member.generation and peer.words[receipt] & ~FLAG != read:
-                    return True
-        return False
-
-    def fed(self, joiner: Peer) -> bool:
-        """Whether anybody has already announced mail to a joining member (a hint: it saves needless sends)."""
-        if joiner.pending is not None:
-            return True
-        post = layout.post(joiner.member.seat) + layout.COMMIT
-        return any(
-            peer is not joiner
-            and layout.sequence_of(word := peer.words[post]) > 0
-            and not word & (FLAG | GIVEN_UP)
-            and layout.generation_of(word) == joiner.member.generation
-            for peer in self.peers
-        )
+    def finish(self) -> None:
+        """Wait for the device, so that the words say everything that has been done."""
+        self._works.finish()
 
     def _receive(self, peer: Peer, word: int, merge: Merge) -> int:
         peer.seen = word
@@ -215,20 +185,31 @@ class Outbox:
         block = layout.details(me.seat, sequence)
         shares, step = peer.words[block + layout.MASS], peer.words[block + layout.AT_STEP]
         joining = self._words[layout.STATE] == State.JOINING
+        slot = None
         try:
             check(shares, step, self.mass)
             slot = self.transport.slot(peer.member, peer.words[block + layout.SLOT])
+        except SlotLostError as error:
+            if joining or not self.transport.dead(peer.member):
+                return self._leave_out(peer, error)
+            _log.warning("worker %d: its last message is lost, its mass is not: %s", peer.member.seat, error)
         except (OSError, ValueError, LookupError) as error:
-            peer.sound = False
-            _log.warning("worker %d: left out, because what it announced makes no sense: %s", peer.member.seat, error)
-            return 0
-        merge(slot, 1.0 if joining else merge_weight(self.mass, shares), step, Letter(peer.member, me, sequence))
-        self._confirm(peer, sequence, shares)
+            return self._leave_out(peer, error)
+        event = None
+        if slot is not None:
+            weight = 1.0 if joining else merge_weight(self.mass, shares)
+            event = merge(slot, weight, step, Letter(peer.member, me, sequence))
         self.mass += shares
         self.counters.received += 1
+        self._works.after(event, partial(self._confirm, peer, sequence, shares))
         if joining:
             self._words[layout.STATE] = State.ACTIVE
         return 1
+
+    def _leave_out(self, peer: Peer, error: Exception) -> int:
+        peer.sound = False
+        _log.warning("worker %d: left out, because what it announced makes no sense: %s", peer.member.seat, error)
+        return 0
 
     def _confirm(self, peer: Peer, sequence: int, shares: int) -> None:
         seat = peer.member.seat
@@ -250,19 +231,22 @@ class Outbox:
         return True
 
     def _take_back(self, peer: Peer, mail: Mail, merge: Merge) -> None:
-        seat = peer.member.seat
-        merge(
+        event = merge(
             self.transport.slot(self.transport.me, mail.place),
             merge_weight(self.mass, mail.shares),
             mail.step,
             Letter(self.transport.me, peer.member, mail.sequence),
         )
-        self._sent[seat] = (self._sent[seat] - mail.shares) & MASK
-        self._words[layout.post(seat) + layout.COMMIT] = layout.pack(mail.sequence, peer.member.generation) | FLAG
         self.mass += mail.shares
         peer.pending = None
-        self._free.append(mail.slot)
         self.counters.returned += 1
+        self._works.after(event, partial(self._taken_back, peer.member, mail))
+
+    def _taken_back(self, member: Member, mail: Mail) -> None:
+        seat = member.seat
+        self._sent[seat] = (self._sent[seat] - mail.shares) & MASK
+        self._words[layout.post(seat) + layout.COMMIT] = layout.pack(mail.sequence, member.generation) | FLAG
+        self._free.append(mail.slot)
 
     def _give_up(self, peer: Peer, mail: Mail) -> None:
         """Count mail as lost that its receiver may or may not have read: merged here as well it could count twice."""
@@ -311,8 +295,3 @@ class Outbox:
                 return False
         self.transport.discard(member)
         return True
-
-    def _ended(self, member: Member) -> bool:
-        if member == self.transport.me:
-            return False
-        return self.transport.open(member)[layout.STATE] == State.GONE or self.transport.dead(member)

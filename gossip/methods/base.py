@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from configs.base import Config, Registry
 from gossip import layout
@@ -129,6 +130,9 @@ class Exchange(ABC):
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to call in the loop: DDP for `fully_sync`, the model itself for every other method."""
         return model
+
+    def overlap(self, optimizer: Optimizer) -> None:  # noqa: B027 (nothing to do is right for most methods)
+        """Let messages be copied while the next gradient is computed, if only `optimizer` changes the weights."""
 
     def record(self, folder: Path, updates: bool) -> None:
         """Write down what happens from the start on, for a replay; to be called before `start`.

@@ -43,6 +43,7 @@ class Collective(Exchange):
         if self.job.hosts is None:
             return
         vector, first = self.flat.vector, self.job.rank == 0
+        vector = vector.cpu() if dist.get_backend() == "gloo" else vector  # which gathers no GPU's memory
         found = [torch.empty_like(vector) for _ in range(self.job.workers)] if first else None
         dist.gather(vector, found)
         self._gathered = [Published(Member(rank, 0), one, self.steps, 0) for rank, one in enumerate(found or [])]

@@ -14,27 +14,29 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gossip import layout
-from gossip.consensus import OnlineEstimate
 from gossip.hosts import enter
 from gossip.layout import Member, State
 from gossip.leaving import JobOverError, depart, finish, inherit, over
 from gossip.mail import Letter, Peer
 from gossip.mass import SCANT, TOTAL, halve
+from gossip.messages import Messages
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
 from gossip.outbox import Outbox
 from gossip.peers import ADAPTIVE, Chooser, check_peers, chooser
 from gossip.sending import Allowance, AtRandom, WhereItHelps
 from gossip.starting import agree_on_weights, wait_for_founders
 from gossip.trace import message
+from gossip.transports.device_memory import DeviceMemory
+from gossip.transports.ipc import ipc_of
 from gossip.transports.shared_memory import SharedMemory
+from gossip.works import Event
 
 WIRES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _INSPECTION_S = 0.1
 _STAY_PERIOD_S = 0.002
-_OBSERVATION_STEPS = 10
-"""Steps between two looks at the distance to a message: it costs as much as the merge itself in a small model."""
 
 
 class GoSGDConfig(MethodConfig):
@@ -53,6 +55,8 @@ class GoSGDConfig(MethodConfig):
         max_bandwidth: bytes a second that a worker may send; beyond, it skips messages and keeps their mass. Workers
             that join or leave are not held up by it.
         leave_host: with `hierarchical` peers, the probability that a message goes to another host.
+        memory: where messages of workers on GPUs lie: `auto`, in the sender's GPU where the receiver can read them
+            there, or `host`.
     """
 
     method: Literal["gosgd"] = "gosgd"
@@ -64,6 +68,7 @@ class GoSGDConfig(MethodConfig):
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_bandwidth: float | None = Field(default=None, gt=0)
     leave_host: float = Field(default=0.1, ge=0, le=1)
+    memory: Literal["auto", "host"] = "auto"
 
     def check(self, workers: int) -> None:
         """Find a chooser of the user's own; refuse to trace what a replay could not follow."""
@@ -88,14 +93,18 @@ class GoSGD(Exchange):
         options, job, flat = self.options, self.job, self.flat
         dimension, dtype = flat.dimension, flat.vector.dtype
         wire = WIRES[options.wire_dtype]
+        place = (job.directory, job.rank, dimension, dtype, options.slots, flat.fingerprint)
         if job.hosts is None:
-            return SharedMemory(job.directory, job.rank, dimension, dtype, options.slots, flat.fingerprint, wire=wire)
+            shared = options.memory == "auto" and flat.vector.device.type == "cuda"
+            if shared and (ipc := ipc_of(flat.vector)) is not None:
+                return DeviceMemory(*place, wire=wire, ipc=ipc)
+            return SharedMemory(*place, wire=wire)
         return enter(job.directory, job.hosts, job.rank, dimension, dtype, options.slots, flat.fingerprint, wire)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.outbox = Outbox(self.transport, self.genesis, self.options.patience)
-        self.estimate = OnlineEstimate(seed=self.seed)
+        self._messages = Messages(self.flat, self.seed)
         self._generator = random.Random(repr((self.seed, *self.me)))
         self._sender: AtRandom | WhereItHelps
         self._bytes = self.flat.dimension * (WIRES[self.options.wire_dtype] or self.flat.vector.dtype).itemsize
@@ -108,9 +117,7 @@ class GoSGD(Exchange):
         self._counts: list[int] = []
         self._newcomers: list[Peer] = []
         self._inspected = 0.0
-        self._staleness_sum = self._staleness_max = self._staleness_count = 0
         self._taken = 0
-        self._observe_at = 0
         self._interrupted: Callable[[], bool] = lambda: False
 
     def _near(self, seat: int) -> bool:
@@ -203,6 +210,13 @@ class GoSGD(Exchange):
             self.steps = newest.step
             self._placed()
 
+    def overlap(self, optimizer: Optimizer) -> None:
+        """Let messages be copied while the next gradient is computed; only `optimizer` may then change the weights.
+
+        Without this, the next step on an accelerator begins when a message's copy is over.
+        """
+        self._messages.overlap(optimizer)
+
     def step(self) -> None:
         """Push with probability rho, then merge what has arrived."""
         self.count_step()
@@ -243,33 +257,25 @@ class GoSGD(Exchange):
             ):
                 self.outbox.push(peer, halve(self.outbox.mass)[1], self.steps, self._write)
 
-    def _write(self, slot: Tensor, letter: Letter) -> None:
-        slot.copy_(self.flat.vector)
+    def _write(self, slot: Tensor, letter: Letter) -> Event | None:
+        event = self._messages.write(slot)
         self._moved("push", message=message(letter))
+        return event
 
-    def _merge(self, slot: Tensor, weight: float, step: int, letter: Letter) -> None:
-        vector = self.flat.vector
-        theirs = slot if slot.device == vector.device else slot.to(vector.device)
-        if weight == 1.0:
-            vector.copy_(theirs)
-        else:
-            if self.steps >= self._observe_at:
-                self._observe_at = self.steps + _OBSERVATION_STEPS
-                self.estimate.observe(vector[: self.flat.weights], theirs[: self.flat.weights])
-            vector.lerp_(theirs.to(vector.dtype), weight)
+    def _merge(self, slot: Tensor, weight: float, step: int, letter: Letter) -> Event | None:
+        event = self._messages.merge(slot, weight, self.steps)
         self._sender.merged(weight, letter.sender)
         self._moved("merge", message=message(letter), weight=weight)
         if self._words[layout.STATE] == State.JOINING:
             self.steps = step
-        staleness = max(0, self.steps - step)
-        self._staleness_sum += staleness
-        self._staleness_count += 1
-        self._staleness_max = max(self._staleness_max, staleness)
+        self._messages.aged(self.steps - step)
+        return event
 
     def stats(self) -> dict[str, float | None]:
         """Exchange figures since the start; staleness (steps between a message and its merge) since the last call."""
-        counters, merges = self.outbox.counters, self._staleness_count
-        figures = {
+        counters = self.outbox.counters
+        mean, most = self._messages.staleness()
+        return {
             "mass": self.outbox.mass / TOTAL,
             "sent": counters.sent,
             "received": counters.received,
@@ -278,13 +284,11 @@ class GoSGD(Exchange):
             "skipped_bandwidth": counters.skipped_bandwidth,
             "merged_bytes": counters.received * self._bytes,
             "peers": len(self.outbox.peers),
-            "staleness_mean": self._staleness_sum / merges if merges else None,
-            "staleness_max": self._staleness_max if merges else None,
-            "consensus_estimate": self.estimate.error(len(self.outbox.peers) + 1),
+            "staleness_mean": mean,
+            "staleness_max": most,
+            "consensus_estimate": self._messages.estimate.error(len(self.outbox.peers) + 1),
             "mass_reissued": self._taken / TOTAL,
         }
-        self._staleness_sum = self._staleness_max = self._staleness_count = 0
-        return figures
 
     def state_dict(self) -> dict[str, Any]:
         """The generator that decides when and whom to push to."""
@@ -337,6 +341,7 @@ class GoSGD(Exchange):
 
         if not wait_until(left, timeout_s):
             log.warning("worker %d: left after %.0f s with its mail unread", self.me.seat, timeout_s)
+        self.outbox.finish()
         if outcome:
             finish(self.transport)
         return bool(outcome)

@@ -16,6 +16,10 @@ Slot = Any
 """A preallocated place for one weight vector: a tensor [D] for real transports, opaque to the protocol."""
 
 
+class SlotLostError(LookupError):
+    """A slot went down with its owner before this member had ever looked into it."""
+
+
 class Transport(ABC):
     """One member's view of a job's shared memory.
 
@@ -73,11 +77,12 @@ class Transport(ABC):
         """Whether all words of all members are known here, so that the ledger can be read off them."""
         return True
 
-    def place(self, slot: int, whole: bool) -> int:
+    def place(self, slot: int, whole: bool, receiver: Member) -> int:
         """How a slot is to be announced.
 
         Args:
             whole: whether the vector has to lie there as precise as it is.
+            receiver: who is to read it there.
         """
         return slot
 

@@ -216,7 +216,7 @@ class SharedMemory(View, Transport):
                 f" {self.dimension:,} here, expected the same model on every worker (names, shapes, dtype)"
             )
 
-    def place(self, slot: int, whole: bool) -> int:
+    def place(self, slot: int, whole: bool, receiver: Member) -> int:
         """How a slot is to be announced: its number, and above it the format of the vector in it."""
         return slot if whole else slot | self._format << _FORMAT_SHIFT
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from modelled import TAPE, Access, ModelTransport, Pause, Player, Scenario, number
+from modelled import TAPE, Access, ModelTransport, Pause, Player, Scenario, Stream, number
 
 from gossip import layout
 from gossip.layout import Member, State
@@ -237,7 +237,8 @@ class Explorer:
 
     def _player(self, member: Member) -> Player:
         transport = ModelTransport(self.scenario, member)
-        return Player(Outbox(transport, self.scenario.genesis(member)), transport)
+        stream = Stream([]) if self.scenario.late else None
+        return Player(Outbox(transport, self.scenario.genesis(member)), transport, stream)
 
     def _moved(self, local: tuple[int, ...], place: int, result: Any, may_crash: bool) -> tuple[int, ...]:
         key = (local[place], result, may_crash)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gossip import layout
@@ -137,20 +138,68 @@ def number(member: Member) -> int:
 
 
 @dataclass
+class Stream:
+    """A device that does what it was asked to as late as it may: when somebody is told that it is done."""
+
+    asked: list[Callable[[], None]]
+    done: int = 0
+
+    def run(self, until: int) -> None:
+        while self.done < until:
+            self.asked[self.done]()
+            self.done += 1
+
+
+@dataclass
+class Late:
+    """The event behind the first `until` works of a stream."""
+
+    stream: Stream
+    until: int
+
+    def query(self) -> bool:
+        if self.stream.done < self.until and not TAPE("choose"):
+            return False
+        self.stream.run(self.until)
+        return True
+
+    def synchronize(self) -> None:
+        self.stream.run(self.until)
+
+
+@dataclass
 class Player:
-    """What a program sees of its member: the outbox, and copy and merge that show a torn or a doubled payload."""
+    """What a program sees of its member: the outbox, and copy and merge that show a torn or a doubled payload.
+
+    Attributes:
+        stream: of a device that copies and merges; None for a host that does so at once.
+    """
 
     outbox: Outbox
     transport: ModelTransport
+    stream: Stream | None = None
     letters: int = 0
     fed: bool = False
 
-    def write(self, slot: tuple[Member, int], letter: Letter) -> None:
-        self.letters += 1
-        for word in range(PAYLOAD):
-            TAPE("store", ("slot", *slot, word), self.letters * 100 + self.transport.me.seat)
+    def _ask(self, work: Callable[[], None]) -> Late | None:
+        if self.stream is None:
+            work()
+            return None
+        self.stream.asked.append(work)
+        return Late(self.stream, len(self.stream.asked))
 
-    def merge(self, slot: tuple[Member, int], weight: float, step: int, letter: Letter) -> None:
+    def write(self, slot: tuple[Member, int], letter: Letter) -> Late | None:
+        self.letters += 1
+        return self._ask(partial(self._store, slot, self.letters * 100 + self.transport.me.seat))
+
+    def _store(self, slot: tuple[Member, int], value: int) -> None:
+        for word in range(PAYLOAD):
+            TAPE("store", ("slot", *slot, word), value)
+
+    def merge(self, slot: tuple[Member, int], weight: float, step: int, letter: Letter) -> Late | None:
+        return self._ask(partial(self._merge, slot, weight, step, letter))
+
+    def _merge(self, slot: tuple[Member, int], weight: float, step: int, letter: Letter) -> None:
         values = {TAPE("load", ("slot", *slot, word)) for word in range(PAYLOAD)}
         assert values == {step * 100 + slot[0].seat}, f"torn or stale payload {values} in message {step} of {slot}"
         assert 0 < weight <= 1
@@ -179,6 +228,7 @@ class Scenario:
         born_later: members whose program begins by appearing, with nothing, in state JOINING.
         dead: members that have died before the search begins.
         cut: whether members may be out of each other's reach, and again in it, at any moment.
+        late: whether copies and merges are made by a device, some time after they were asked for.
     """
 
     programs: dict[Member, Sequence[Operation]]
@@ -189,6 +239,7 @@ class Scenario:
     born_later: frozenset[Member] = frozenset()
     dead: frozenset[Member] = frozenset()
     cut: bool = False
+    late: bool = False
 
     @property
     def seats(self) -> int:

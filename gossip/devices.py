@@ -1,0 +1,166 @@
+"""Copies and merges where the weights are: at once on the CPU, on streams of a GPU. Imports gossip.works and torch.
+
+A queue's messages pass through four places on an accelerator: the snapshot is copied on a stream of its own, behind all
+that has been asked of the weights so far; it is announced when the event behind the copy has come; the receiver merges
+it on the stream it computes on; it is acknowledged when the event behind that has come. The host waits for none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gossip.works import Event
+
+_log = logging.getLogger("gosgd")
+
+
+class Device(ABC):
+    """Where a worker's weights are."""
+
+    @abstractmethod
+    def snapshot(self, slot: Tensor, vector: Tensor, weights: int) -> Event | None:
+        """Copy `vector` [D] into a slot [D], as it is after all that was asked for before.
+
+        Args:
+            weights: elements of the vector that only an optimizer or a merge changes; the forward pass may change
+                those behind (statistics of batch normalization).
+
+        Returns:
+            The event behind the copy; None if it is over.
+        """
+
+    @abstractmethod
+    def here(self, slot: Tensor) -> Tensor:
+        """A slot's vector [D] where the weights are; good until the next call."""
+
+    @abstractmethod
+    def mark(self) -> Event | None:
+        """The event behind all that was asked for so far; None if that is over."""
+
+    @abstractmethod
+    def guard(self) -> None:
+        """Let nothing that is asked for from now on overtake a snapshot: the vector is about to be changed."""
+
+
+class Host(Device):
+    """The CPU: everything is over when it has been asked for."""
+
+    def snapshot(self, slot: Tensor, vector: Tensor, weights: int) -> Event | None:
+        """Copy `vector` into a slot."""
+        slot.copy_(vector)
+        return None
+
+    def here(self, slot: Tensor) -> Tensor:
+        """The slot itself."""
+        return slot
+
+    def mark(self) -> Event | None:
+        """Nothing is under way."""
+        return None
+
+    def guard(self) -> None:
+        """Nothing is under way."""
+
+
+class Streams:
+    """What an accelerator offers, one method for each thing that the order of work depends on.
+
+    Args:
+        device: which.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._side: Any = torch.Stream(device)
+        self._pinned: dict[int, int] = {}
+        self._complained = False
+
+    def copy(self, to: Tensor, of: Tensor, aside: bool = False) -> None:
+        """Ask for a copy, on the stream that computes or on the one aside."""
+        for tensor in (to, of):
+            if tensor.device.type == "cpu":
+                self._pin(tensor)
+        with self._side if aside else contextlib.nullcontext():
+            to.copy_(of, non_blocking=True)
+
+    def record(self, aside: bool = False) -> Event:
+        """An event behind what was asked of a stream so far."""
+        event: Any = torch.Event(self.device)
+        event.record(self._side if aside else torch.accelerator.current_stream(self.device))
+        return event  # type: ignore[no-any-return]
+
+    def wait(self, event: Event, aside: bool = False) -> None:
+        """Let a stream, not the host, wait for an event."""
+        stream: Any = self._side if aside else torch.accelerator.current_stream(self.device)
+        stream.wait_event(event)
+
+    def _pin(self, tensor: Tensor) -> None:
+        """Lock the pages of a slot in the host's memory, once, so that copies of it do not hold up the host."""
+        storage = tensor.untyped_storage()
+        start, size = storage.data_ptr(), storage.nbytes()
+        if self._pinned.get(start, 0) >= size:
+            return
+        self._pinned[start] = size
+        if not _lock_pages(self.device, start, size) and not self._complained:
+            self._complained = True
+            _log.warning("the pages of slots in shared memory cannot be locked: copies of them hold up the host")
+
+
+def _lock_pages(device: torch.device, start: int, size: int) -> bool:
+    if device.type != "cuda":
+        return False
+    already = 712  # cudaErrorHostMemoryAlreadyRegistered
+    return int(torch.cuda.cudart().cudaHostRegister(start, size, 0)) in (0, already)  # type: ignore[no-untyped-call]
+
+
+class Accelerator(Device):
+    """A GPU or its like: what is asked for is done later, in order.
+
+    Args:
+        streams: of the device.
+    """
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._copying: Event | None = None
+        self._staging: Tensor | None = None
+
+    def snapshot(self, slot: Tensor, vector: Tensor, weights: int) -> Event | None:
+        """Ask for a copy aside; what the forward pass changes is copied before it, on the stream that computes."""
+        streams = self._streams
+        if weights < len(vector):
+            streams.copy(slot[weights:], vector[weights:])
+        streams.wait(streams.record(), aside=True)
+        streams.copy(slot[:weights], vector[:weights], aside=True)
+        self._copying = streams.record(aside=True)
+        return self._copying
+
+    def here(self, slot: Tensor) -> Tensor:
+        """The slot itself, wherever on this host's devices it is; a copy of one in the host's memory."""
+        if slot.device == self._streams.device:
+            return slot
+        if self._staging is None or self._staging.dtype != slot.dtype:
+            self._staging = torch.empty(slot.shape, dtype=slot.dtype, device=self._streams.device)
+        self._streams.copy(self._staging, slot)
+        return self._staging
+
+    def mark(self) -> Event | None:
+        """An event on the stream that computes."""
+        return self._streams.record()
+
+    def guard(self) -> None:
+        """Have the stream that computes wait for the snapshot, if one is under way."""
+        if self._copying is not None:
+            self._streams.wait(self._copying)
+            self._copying = None
+
+
+def device_of(vector: Tensor) -> Device:
+    """How to copy and merge where a vector is."""
+    return Host() if vector.device.type == "cpu" else Accelerator(Streams(vector.device))
