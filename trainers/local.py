@@ -6,20 +6,24 @@ Imports the component packages; knows nothing of other workers but that there ar
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from gossip.job import Job
 from gossip.layout import Member
 from regularizers import Regularizer
 from trainers import models, optimizers, schedules
 from trainers.data.base import Batches, Data
 from trainers.optimizers import OptimizerConfig
+from trainers.precision import Precision
+from trainers.profiling import Profile
 from trainers.schedules import ConstantConfig, LearningRate
 from trainers.schema import Run
 
@@ -36,6 +40,7 @@ class LocalTrainer:
         batches: endless.
         device: of model and batches.
         regularizers: of the model; their own parameters are optimised, too.
+        profile: names the parts of a step.
     """
 
     def __init__(
@@ -46,8 +51,10 @@ class LocalTrainer:
         batches: Batches,
         device: torch.device,
         regularizers: Sequence[Regularizer] = (),
+        profile: Profile | None = None,
     ) -> None:
         self.run = run
+        self.profile = Profile() if profile is None else profile
         self.bare = bare
         self.batches = batches
         self.regularizers = list(regularizers)
@@ -57,10 +64,11 @@ class LocalTrainer:
         if learned:  # a regularizer's own parameters stay out of weight decay
             groups.append({"params": learned, "weight_decay": 0.0})
         self.optimizer = optimizers.build(run.optimizer, groups)
-        self.model = torch.compile(model) if run.train.compile else model
+        self.model = compiled(model, run.train.compile)
+        self._precision = Precision(run.train.precision, device)
         own = [list(module.parameters(recurse=False)) for module in bare.modules()]
         self._layers = [layer for layer in own if layer]
-        self._device_type = device.type
+        self._device = device
         self._accumulate = run.train.grad_accum_steps
         self._seen = 0
         self._loss = torch.zeros((), device=device)
@@ -76,19 +84,27 @@ class LocalTrainer:
         Args:
             step: local steps behind the weights; sets the learning rate.
         """
+        self.profile.begin()
         self.learning_rate.set(step)
         self.optimizer.zero_grad(set_to_none=True)
         for turn in range(self._accumulate):
-            inputs, targets = next(self.batches)
+            with self.profile.range("data"):
+                inputs, targets = next(self.batches)
             last = turn == self._accumulate - 1
             with self._apart() if not last else contextlib.nullcontext():
                 self._accumulate_gradient(inputs, targets)
+        with self.profile.range("optimizer"):
+            self._update()
+
+    def _update(self) -> None:
+        if self.run.train.clip is not None or self.run.train.clip_layers is not None:
+            self._precision.unscale(self.optimizer)
         if self.run.train.clip_layers is not None:
             for layer in self._layers:
                 nn.utils.clip_grad_norm_(layer, self.run.train.clip_layers)
         if self.run.train.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.run.train.clip)
-        self.optimizer.step()
+        self._precision.step(self.optimizer)
 
     def _apart(self) -> contextlib.AbstractContextManager[None]:
         """Gradients of all but the last accumulated batch need not meet."""
@@ -96,20 +112,18 @@ class LocalTrainer:
             return self.model.no_sync()
         return contextlib.nullcontext()
 
-    def _precision(self) -> contextlib.AbstractContextManager[None]:
-        """What the forward pass computes in; weights and gradients stay as they are."""
-        if self.run.train.precision == "bf16":
-            return torch.autocast(self._device_type, torch.bfloat16)
-        return contextlib.nullcontext()
-
     def _accumulate_gradient(self, inputs: Tensor, targets: Tensor) -> None:
-        with self._precision():
-            logits = self.model(inputs)
-            loss = functional.cross_entropy(logits, targets)
-        penalties = [regularizer(targets) for regularizer in self.regularizers]
-        total = sum(penalties, start=loss)
-        total = total / self._accumulate if self._accumulate > 1 else total
-        torch.autograd.backward(total)
+        if self.run.train.channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with self.profile.range("forward"):
+            with self._precision.forward():
+                logits = self.model(inputs)
+                loss = functional.cross_entropy(logits, targets)
+            penalties = [regularizer(targets) for regularizer in self.regularizers]
+            total = sum(penalties, start=loss)
+            total = total / self._accumulate if self._accumulate > 1 else total
+        with self.profile.range("backward"):
+            self._precision.backward(total)
         with torch.no_grad():
             self._loss += loss.detach() * len(targets)
             for at, penalty in enumerate(penalties):
@@ -137,12 +151,14 @@ class LocalTrainer:
         return figures
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, regularizers, data position and torch's generator."""
+        """Optimizer, regularizers, data position and torch's generators."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "regularizers": [regularizer.state_dict() for regularizer in self.regularizers],
             "batches": dict(self.batches.state_dict()),
             "generator": torch.get_rng_state(),
+            "device_generator": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            "scaler": self._precision.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
@@ -162,12 +178,47 @@ class LocalTrainer:
         else:
             _log.info("the data is shared out among another number of workers now: its order starts anew")
         torch.set_rng_state(state["generator"])
+        if self._device.type == "cuda" and state.get("device_generator") is not None:
+            torch.cuda.set_rng_state(state["device_generator"], self._device)
+        self._precision.load_state_dict(state.get("scaler", {}))
+
+
+def placed(run: Run, job: Job) -> tuple[Job, torch.device]:
+    """Where a worker computes, and its place in the job, which then says how devices are shared.
+
+    Raises:
+        ValueError: there are not enough devices.
+    """
+    job = dataclasses.replace(job, sharing=run.run.workers_per_device)
+    device = job.device() if run.run.device == "auto" else torch.device("cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(run.train.threads)
+    else:
+        torch.accelerator.set_device_index(device)
+    return job, device
 
 
 def initial_model(run: Run, data: Data, device: torch.device) -> nn.Module:
     """The run's model with the weights that every worker starts from."""
     torch.manual_seed(run.seed)
-    return models.build(run.model, data.shape, data.classes).to(device)
+    model = models.build(run.model, data.shape, data.classes).to(device)
+    return in_channels_last(model) if run.train.channels_last else model
+
+
+def in_channels_last(model: nn.Module) -> nn.Module:
+    """The model with its convolutions' weights laid out with their channels last."""
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.ndim == 4:
+                tensor.data = tensor.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+def compiled(model: nn.Module, how: bool | Literal["reduce-overhead"]) -> Any:
+    """The model compiled, or as it is."""
+    if not how:
+        return model
+    return torch.compile(model, mode=how if isinstance(how, str) else None)
 
 
 def own_batches(run: Run, data: Data, member: Member, workers: int) -> Batches:

@@ -16,6 +16,8 @@ from regularizers import REGULARIZERS
 from trainers.data import DATA
 from trainers.models import MODELS
 from trainers.optimizers import OPTIMIZERS
+from trainers.precision import PrecisionName
+from trainers.profiling import ProfileOptions
 
 
 class Train(Config):
@@ -26,8 +28,12 @@ class Train(Config):
         epochs: passes of each worker over what it draws from.
         stop: `each`: every worker makes its own number of steps; `total`: until the job has made workers x steps
             altogether, so that fast workers carry slow ones.
-        precision: of the forward and backward pass; weights stay float32.
-        compile: compile the model with torch.compile.
+        precision: of the forward and backward pass; weights stay float32. `fp32` is the slowest on a GPU: `tf32` rounds
+            the factors of products only, `bf16` and `fp16` nearly everything.
+        compile: compile the model with torch.compile; `reduce-overhead` replays CUDA graphs as well, for models whose
+            kernels are small.
+        channels_last: lay images out with their channels last, as fast convolutions on GPUs want them.
+        profile: which steps to trace, into DIR/profile/.
         grad_accum_steps: batches whose gradients are averaged into one step.
         sampling: `independent`: every worker draws from the whole set; `sharded`: each epoch split among them.
         threads: compute threads of a worker on the CPU.
@@ -40,8 +46,10 @@ class Train(Config):
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     stop: Literal["each", "total"] = "each"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
+    precision: PrecisionName = "fp32"
+    compile: bool | Literal["reduce-overhead"] = False
+    channels_last: bool = False
+    profile: ProfileOptions | None = None
     grad_accum_steps: int = Field(default=1, ge=1)
     sampling: Literal["independent", "sharded"] = "independent"
     threads: int = Field(default=1, ge=1)
@@ -64,6 +72,8 @@ class RunOptions(Config):
     Attributes:
         dir: the run directory; runs/NAME by default.
         workers: how many to start, unless the command line says so.
+        device: `auto`: each worker of a host has one of its GPUs, or the CPU where there are none; or `cpu`.
+        workers_per_device: how many workers share each GPU.
         max_workers: seats: how many can be alive at once.
         restarts: how often in a row a worker that died is started again; one that has lived for a minute is forgiven.
         grace_s: how long workers may take to save and leave after SIGTERM, SIGUSR2 or Ctrl-C before they are killed.
@@ -75,6 +85,8 @@ class RunOptions(Config):
 
     dir: str | None = None
     workers: int = Field(default=1, ge=1)
+    device: Literal["auto", "cpu"] = "auto"
+    workers_per_device: int = Field(default=1, ge=1)
     max_workers: int = Field(default=64, ge=1, le=1024)
     restarts: int = Field(default=3, ge=0)
     grace_s: float = Field(default=30.0, gt=0)

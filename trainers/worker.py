@@ -31,8 +31,9 @@ from trainers import regularization
 from trainers.data.sources import Batch
 from trainers.evaluation import ConsensusModel, Score
 from trainers.halt import Halt
-from trainers.local import LocalTrainer, initial_model, own_batches
+from trainers.local import LocalTrainer, initial_model, own_batches, placed
 from trainers.metrics import Metrics
+from trainers.profiling import Profile
 from trainers.run_directory import RunDirectory
 from trainers.saving import Saving
 from trainers.schema import Run, options
@@ -73,12 +74,8 @@ class Worker:
     """
 
     def __init__(self, run: Run, directory: RunDirectory, job: Job, resume: bool) -> None:
+        job, device = placed(run, job)
         self.run, self.directory, self.job = run, directory, job
-        device = job.device()
-        if device.type == "cpu":
-            torch.set_num_threads(run.train.threads)
-        else:
-            torch.cuda.set_device(device)
         self.data = datasets.build(run.data, device=device)
         model = initial_model(run, self.data, device)
         regularizers = regularization.build(run, model, self.data)
@@ -93,7 +90,9 @@ class Worker:
         seat, generation = self.exchange.me
         self._consensus = ConsensusModel(travelling)
         batches = own_batches(run, self.data, self.exchange.me, job.workers)
-        self.local = LocalTrainer(run, self.exchange.wrap(model), model, batches, device, regularizers)
+        profile = Profile(run.train.profile, directory.path / "profile" / f"worker-{seat}.pt.trace.json")
+        self.local = LocalTrainer(run, self.exchange.wrap(model), model, batches, device, regularizers, profile)
+        self.exchange.overlap(self.local.optimizer)
         self._halt = Halt(job) if self.exchange.collective and job.workers > 1 else None
         self._saving = Saving(run, directory, self.exchange, self.local)
         view = directory.tensorboard if run.run.tensorboard else None
@@ -130,7 +129,8 @@ class Worker:
                     self._halt.begin(exchange.steps + 1)
                 self.local.step(exchange.steps)
                 before = time.perf_counter()
-                exchange.step()
+                with self.local.profile.range("exchange"):
+                    exchange.step()
                 self._longest = max(self._longest, time.perf_counter() - before)
                 self._look(exchange.steps)
         except RuntimeError as error:
@@ -139,6 +139,7 @@ class Worker:
                 raise
             self._stopped = self._torn = True
             _log.warning("step %d was cut off by the others' end: %s", exchange.steps, error)
+        self.local.profile.end()
         self._log_line(exchange.steps)
         if exchange.steps not in (self._first, self._saving.step) and not self._torn:
             self._saving.save()
