@@ -18,10 +18,10 @@ RATES = (0.01, 0.1, 0.4)
 _COMPARED: dict[str, Any] = {"GoSGD": GoSGDConfig, "PerSyn": PerSynConfig}
 
 
-def figure(path: Path | None, repeats: int, dimension: int, steps: int) -> dict[str, Any]:
+def figure(path: Path | None, repeats: int, dimension: int, steps: int, variance: float = 1.0) -> dict[str, Any]:
     """Thesis figure 2.3: GoSGD beside PerSyn at three rates, one run beside the mean of many, on a linear axis."""
     report.progress("figure 2.3")
-    world = World(WORKERS, dimension, steps, repeats=repeats, seed=4)
+    world = World(WORKERS, dimension, steps, variance=variance, repeats=repeats, seed=4)
     methods = [(name, rho, kind(rho=rho)) for rho in RATES for name, kind in _COMPARED.items()]
     results = compare([config for _, _, config in methods], world)
     if path is not None:

@@ -83,11 +83,21 @@ def measure(settings: runs.Settings, method: str, workers: int, steps: int, fold
     summary = runs.train(
         settings | {"exchange": METHODS[method], "train": {"steps": steps}, "run": options}, workers, where
     )
-    return {"method": method, "workers": workers, "steps": steps, "summary": summary, "points": points(where, method)}
+    return {
+        "method": method,
+        "workers": workers,
+        "steps": steps,
+        "summary": summary,
+        "points": points(where, method.startswith(_COLLECTIVE), BATCH_SIZE),
+    }
 
 
-def points(folder: Path, method: str) -> list[dict[str, Any]]:
+def points(folder: Path, together: bool, batch_size: int) -> list[dict[str, Any]]:
     """The evaluations of a run, in order.
+
+    Args:
+        together: whether nobody trains while the lowest worker evaluates.
+        batch_size: of a worker's step.
 
     `step` is the newest step that any of the averaged snapshots came from, so that no method looks faster by step
     than it was; `seconds` runs from the first step to the snapshot, evaluations taken out as said above;
@@ -95,10 +105,10 @@ def points(folder: Path, method: str) -> list[dict[str, Any]]:
     """
     evaluations = runs.lines(folder / "metrics.jsonl")
     logs = [runs.lines(path) for path in sorted(folder.glob("workers/*/metrics.jsonl"))]
-    began, pauses = _start(logs[0]), _pauses(logs[0], [line["step"] for line in evaluations])
+    began, pauses = _start(logs[0], batch_size), _pauses(logs[0], [line["step"] for line in evaluations])
     found, paused = [], 0.0
     for line, pause in zip(evaluations, pauses, strict=True):
-        paused = pause + (paused if method.startswith(_COLLECTIVE) else 0.0)
+        paused = pause + (paused if together else 0.0)
         there = [entry["loss"] for log in logs for entry in log if entry["step"] == line["step"]]
         found.append(
             {
@@ -115,10 +125,10 @@ def points(folder: Path, method: str) -> list[dict[str, Any]]:
     return found
 
 
-def _start(log: list[dict[str, Any]]) -> float:
+def _start(log: list[dict[str, Any]], batch_size: int) -> float:
     """When the first step began: a line says how many samples a second there were up to it."""
     first = log[0]
-    return float(first["time"] - first["step"] * BATCH_SIZE / first["samples_per_second"])
+    return float(first["time"] - first["step"] * batch_size / first["samples_per_second"])
 
 
 def _pauses(log: list[dict[str, Any]], evaluated: list[int]) -> list[float]:

@@ -30,39 +30,67 @@ def recipe(name: str) -> Settings:
     return load(name, [], Run).data
 
 
-def train(settings: Settings, workers: int, folder: Path) -> dict[str, Any]:
-    """Run `gosgd train` to its end; returns what is in the run's summary.
+class Training:
+    """`gosgd train` in a process of its own.
 
     Args:
         folder: becomes the run directory; beside it stand the configuration and what the command printed.
-
-    Raises:
-        RuntimeError: the command failed; the end of what it printed is in the message.
+        resume: go on from what an earlier training left in the folder.
     """
-    config, log = folder.with_suffix(".yaml"), folder.with_suffix(".log")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # JSON is YAML; the run options are the recipe's, and the folder is the one given here.
-    config.write_text(json.dumps(settings | {"run": {**settings.get("run", {}), "dir": str(folder.resolve())}}))
-    command = [sys.executable, "-m", "launch.cli", "train", str(config.resolve()), "--workers", str(workers)]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+
+    def __init__(self, settings: Settings, workers: int, folder: Path, resume: bool = False) -> None:
+        self.folder = folder
+        config, self._log = folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.log")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # JSON is YAML; the run options are the recipe's, and the folder is the one given here.
+        config.write_text(json.dumps(settings | {"run": {**settings.get("run", {}), "dir": str(folder.resolve())}}))
+        self._command = [sys.executable, "-m", "launch.cli", "train", str(config.resolve()), "--workers", str(workers)]
+        self._command += ["--resume", "auto"] if resume else []
+        with self._log.open("w") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def ended(self) -> bool:
+        """Whether the command has come to its end."""
+        return self._process.poll() is not None
+
+    def summary(self) -> dict[str, Any]:
+        """Wait for the end; returns what is in the run's summary.
+
+        Raises:
+            RuntimeError: the command failed; the end of what it printed is in the message.
+        """
+        if code := self._process.wait():
+            said = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+            raise RuntimeError(f"{' '.join(self._command)} ended with exit code {code}:\n{said}")
+        found: dict[str, Any] = json.loads(RunDirectory(self.folder).summary.read_text())
+        return found
+
+    def stop(self) -> None:
+        """End it, if it has not ended; it ends its own workers, which save."""
+        if self.ended():
+            return
+        self._process.terminate()
         try:
-            code = process.wait()
-        finally:
-            if process.poll() is None:  # an interrupt: the command ends its own workers
-                process.terminate()
-                try:
-                    process.wait(_GRACE_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-    if code:
-        said = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-        raise RuntimeError(f"{' '.join(command)} ended with exit code {code}:\n{said}")
-    summary: dict[str, Any] = json.loads(RunDirectory(folder).summary.read_text())
-    return summary
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def train(settings: Settings, workers: int, folder: Path) -> dict[str, Any]:
+    """Run `gosgd train` to its end; returns what is in the run's summary. Arguments and errors as of `Training`."""
+    training = Training(settings, workers, folder)
+    try:
+        return training.summary()
+    finally:
+        training.stop()
 
 
 def score(folder: Path, half: Literal["training", "held out"], *overrides: str) -> Score:

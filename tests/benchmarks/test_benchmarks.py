@@ -131,7 +131,7 @@ def test_curves_stop_the_clock_while_everybody_waits_for_an_evaluation(tmp_path,
         for step, at in [(4, 107.0), (8, 114.0)]:
             line = {"step": step, "time": at, "oldest_step": step - 1, "newest_step": step + 1, "consensus_error": 0.5}
             file.write(json.dumps(line | {"test_loss": 2.0, "test_accuracy": 0.25}) + "\n")
-    together, apart = (curves.points(tmp_path, method) for method in ("fully_sync", "gosgd rho=0.1"))
+    together, apart = (curves.points(tmp_path, both, curves.BATCH_SIZE) for both in (True, False))
     assert [point["seconds_recorded"] for point in apart] == [7.0, 14.0]
     assert [point["seconds"] for point in together] == [4.0, 8.0]
     assert [point["seconds"] for point in apart] == [4.0, 11.0]
