@@ -35,6 +35,8 @@ _log = logging.getLogger("gosgd")
 _OPEN = "gosgd/open"
 """Key of what a job's keys begin with whose members come and go one by one: a worker that is started again joins it."""
 _SIOCGIFADDR = 0x8915
+PATIENCE_S = 300.0
+"""How long workers wait for each other at the start, once torchrun has started them on every host."""
 _LOOK_S = 0.05
 _CHECK_S = 5.0
 
@@ -104,19 +106,29 @@ def agree(store: Store, key: bytes, attempt: str, rank: int, workers: int) -> tu
         attempt: what keys in the store begin with, of this start of the workers.
         rank: of this worker.
         workers: M.
+
+    Raises:
+        TimeoutError: somebody has not come, or has another secret.
     """
     records = Records(store, key)
-    patience = getattr(store, "timeout", timedelta(seconds=300)).total_seconds()
     prefix = attempt
     if store.check([_OPEN]):
-        prefix = records.get(_OPEN, patience)
+        prefix = records.get(_OPEN, PATIENCE_S)
     elif rank == 0:
         records.put(f"{prefix}/directory", secrets.token_hex(12))
-    token = records.get(f"{prefix}/directory", patience)
-    directory = JobDirectory.meet(token, workers, workers)
     name = f"{prefix}/host/{rank}"
+    try:
+        token = records.get(f"{prefix}/directory", PATIENCE_S)
+    except TimeoutError:
+        store.set(name, "")  # signed by nobody, so that the others need not wait either
+        raise
+    directory = JobDirectory.meet(token, workers, workers)
     records.put(name, directory.host())
-    hosts = [records.get(f"{prefix}/host/{other}", patience) for other in range(workers)]
+    try:
+        hosts = [records.get(f"{prefix}/host/{other}", PATIENCE_S) for other in range(workers)]
+    except TimeoutError:
+        directory.let_go()
+        raise
     groups = [[other for other in range(workers) if hosts[other] == host] for host in dict.fromkeys(hosts)]
     here = next(group for group in groups if rank in group)
     return directory, Hosts(store, key, prefix, groups, here)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from torch._C._distributed_c10d import Store
-from torch.distributed import DistStoreError
+from torch.distributed import DistNetworkError, DistStoreError
 
 SECRET = "GOSGD_SECRET"
 """Environment variable with the secret that a job's workers share."""
@@ -29,6 +29,8 @@ SECRET = "GOSGD_SECRET"
 _SHORTEST = 16
 _FORMAT = b"gosgd record 1"
 _POLL_S = 0.05
+_REFUSED_S = 5.0
+"""How long a record with a wrong signature may stand before nobody is expected to write the right one over it."""
 
 _log = logging.getLogger("gosgd")
 
@@ -79,24 +81,31 @@ class Records:
         Raises:
             TimeoutError: there is none that this job's workers wrote.
         """
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
+        deadline = began + timeout_s
         refused: bytes | None = None
+        reason = "none was written"
         while (left := deadline - time.monotonic()) > 0:
             try:
                 self._store.wait([name], timedelta(seconds=left))
                 record = self._store.get(name)
                 return verify(self._key, name, record)
+            except DistNetworkError:
+                reason = "the store cannot be reached any more"
+                break
             except DistStoreError:
                 break
             except ValueError as error:
+                reason = "those found were signed by somebody else"
                 if record != refused:
                     _log.warning("store: record %r is ignored: %s", name, error)
+                    deadline = min(began + timeout_s, time.monotonic() + _REFUSED_S)
                 refused = record
                 time.sleep(_POLL_S)
-        reason = "none was written" if refused is None else "those found were signed by somebody else"
         raise TimeoutError(
-            f"store: got no record {name!r} of this job in {timeout_s:.0f} s, {reason}; expected all workers to have"
-            f" the same MASTER_ADDR, MASTER_PORT and {SECRET}, or the same {secret_file()} where that is not set"
+            f"store: got no record {name!r} of this job in {time.monotonic() - began:.0f} s, {reason}; expected all"
+            f" workers to have the same MASTER_ADDR, MASTER_PORT and {SECRET}, or the same {secret_file()} where that"
+            " is not set"
         )
 
 

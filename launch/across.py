@@ -12,14 +12,16 @@ from typing import Any
 
 import yaml
 
+import gossip
 from configs import ConfigError
 from configs.load import dump
-from gossip.hosts import Hosts
+from gossip.hosts import PATIENCE_S, Hosts
+from gossip.transports.nixl import check_installed
 from launch.plan import Plan
 from launch.settings import read
 from trainers.run_directory import RunDirectory, packages
+from trainers.schema import Run
 
-_PATIENCE_S = 300.0
 _OURS = ("gosgd", "torch")
 
 
@@ -28,19 +30,23 @@ def propose(hosts: Hosts, plan: Plan | None) -> list[str]:
 
     Returns:
         What they have against it.
+
+    Raises:
+        ValueError: something is missing on this host.
     """
     if plan is None:
         hosts.tell("plan", None)
         return []
+    _check_installed(plan.run)
     versions = {name: packages()[name] for name in _OURS}
     directory = str(plan.directory.path.absolute())
     hosts.tell("plan", {"config": dump(plan.run), "versions": versions, "directory": directory, "resume": plan.resume})
     objections = []
     for leader in hosts.leaders()[1:]:
         try:
-            objections.append(hosts.hear(f"answer/{leader}", _PATIENCE_S))
+            objections.append(hosts.hear(f"answer/{leader}", PATIENCE_S))
         except TimeoutError:
-            objections.append(f"worker {leader}'s host has not answered within {_PATIENCE_S:.0f} s")
+            objections.append(f"worker {leader}'s host has not answered within {PATIENCE_S:.0f} s")
     objections = [objection for objection in objections if objection]
     hosts.tell("verdict", not objections)
     return objections
@@ -52,7 +58,7 @@ def consider(hosts: Hosts, rank: int, config: str, overrides: Sequence[str], wor
     Returns:
         The run directory and whether to go on from checkpoints, or that the job is refused, and why if it is so here.
     """
-    told = hosts.hear("plan", _PATIENCE_S)
+    told = hosts.hear("plan", PATIENCE_S)
     if told is None:
         return {"refused": True}
     objection = ""
@@ -61,13 +67,14 @@ def consider(hosts: Hosts, rank: int, config: str, overrides: Sequence[str], wor
     except (ValueError, OSError) as error:
         objection = str(error)
     hosts.tell(f"answer/{rank}", objection)
-    if objection or not hosts.hear("verdict", _PATIENCE_S):
+    if objection or not hosts.hear("verdict", PATIENCE_S):
         return {"refused": True, "because": objection}
     return {"directory": told["directory"], "resume": told["resume"]}
 
 
 def _prepare(told: dict[str, Any], config: str, overrides: Sequence[str], workers: int) -> None:
     loaded = read(config, overrides, workers)
+    _check_installed(loaded.config)
     for name, version in told["versions"].items():
         if (here := packages()[name]) != version:
             raise ConfigError(f"got {name} {here} on this host and {version} on worker 0's, expected one version")
@@ -82,6 +89,11 @@ def _prepare(told: dict[str, Any], config: str, overrides: Sequence[str], worker
     if not directory.resolved.is_file() or directory.resolved.read_text() != told["config"]:
         directory.check(told["resume"])  # no folder that the hosts share
         directory.prepare(loaded, workers)
+
+
+def _check_installed(run: Run) -> None:
+    if issubclass(gossip.METHODS.get(run.exchange.method), gossip.GoSGD):
+        check_installed()
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

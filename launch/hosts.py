@@ -45,7 +45,10 @@ def run(hosts: str, config: str, overrides: Sequence[str], workers: int | None, 
     # Two jobs with the same hosts and port share no records as long as their names differ.
     lines = [[*_torchrun(job, names, port, rank), *train] for rank in range(len(names))]
     if here:
-        _become(lines[this_host(names)], job.run.train.threads)
+        rank = this_host(names)
+        if rank == 0:
+            check_port(port)
+        _become(lines[rank], job.run.train.threads)
     print(f"# {job.describe()}. On each host, in the same folder, with the same {SECRET} (or {secret_file()}):")
     for name, line in zip(names, lines, strict=True):
         print(f"\n# {name}\n{shlex.join(['torchrun', *line])}")
@@ -104,6 +107,23 @@ def this_host(names: Sequence[str]) -> int:
             " run the printed line instead"
         )
     return found[0]
+
+
+def check_port(port: int) -> None:
+    """Refuse a port on which something listens already.
+
+    Raises:
+        ValueError: something does.
+    """
+    with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a job that has just ended does not count
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise ValueError(
+                f"--hosts: got port {port}, which cannot be listened on here ({error.strerror}); name another one,"
+                " the same on every host"
+            ) from None
 
 
 def _ours(name: str) -> bool:

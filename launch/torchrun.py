@@ -19,6 +19,8 @@ from trainers.run_directory import RunDirectory
 from trainers.schema import Run, options
 
 PORT = 29500
+JOIN_S = 600
+"""How long torchrun on one node waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,12 @@ class ClusterJob:
         """
         shape = [f"--nnodes={self.nodes}", f"--nproc-per-node={self.each}", f"--max-restarts={self.run.run.restarts}"]
         if self.method.collective:
-            return [*shape, f"--rdzv-id={name}", "--rdzv-backend=c10d", f"--rdzv-endpoint={address}:{port}"]
+            where = ["--rdzv-backend=c10d", f"--rdzv-endpoint={address}:{port}"]
+            return [*shape, f"--rdzv-id={name}", f"--rdzv-conf=join_timeout={JOIN_S}", *where]
         return [
             *shape,
             f"--rdzv-id={name}",
+            f"--rdzv-conf=timeout={JOIN_S}",
             f"--node-rank={rank}",
             f"--master-addr={address}",
             f"--master-port={port}",

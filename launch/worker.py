@@ -44,7 +44,7 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         job = Job.from_environment()
-    except ValueError as error:
+    except (ValueError, TimeoutError) as error:
         say(error)
         return MISTAKE
     try:

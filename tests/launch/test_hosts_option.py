@@ -65,7 +65,8 @@ def test_the_line_of_this_host_is_run_in_place_of_the_command(job):
     ) as process:
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 3
-    line = "-m torch.distributed.run --nnodes=2 --nproc-per-node=2 --max-restarts=3 --rdzv-id=small --node-rank=1"
+    line = "-m torch.distributed.run --nnodes=2 --nproc-per-node=2 --max-restarts=3 --rdzv-id=small"
+    line += " --rdzv-conf=timeout=600 --node-rank=1"
     where = "--master-addr=198.51.100.1 --master-port=31000 -m launch.train small.yaml train.threads=3"
     assert said == f"{process.pid} 3 1 {line} {where}\n"
 
@@ -77,6 +78,15 @@ def test_a_host_knows_itself_by_name_and_by_address():
         this_host(["198.51.100.1"])
     with pytest.raises(ValueError, match=r"as 127\.0\.0\.1 and localhost among"):
         this_host(["127.0.0.1", "localhost"])
+
+
+def test_a_port_that_is_taken_is_refused_on_the_first_host(job, capsys):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        hosts = f"127.0.0.1,198.51.100.1:{port}"
+        assert main(["train", "small.yaml", "--hosts", hosts, "--run"]) == 2
+    said = f"gosgd: --hosts: got port {port}, which cannot be listened on here (Address already in use); name another"
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_hosts_are_read_with_and_without_a_port():

@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -93,10 +95,10 @@ class Cluster:
         self.port = free_port()
         self.running = {}
 
-    def start(self, host, *arguments, **variables):
-        inside = ["ip", "netns", "exec", self.net.names[host]] if self.net else []
+    def start(self, host, *arguments, timeout_s=60, **variables):
+        inside = self.net.inside(host) if self.net else []
         torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(self.rooms)}"]
-        torchrun += [f"--node-rank={host}", "--nproc-per-node=1", "--rdzv-backend=static"]
+        torchrun += [f"--node-rank={host}", "--nproc-per-node=1", f"--rdzv-conf=timeout={timeout_s}"]
         torchrun += [f"--master-addr={self.address}", f"--master-port={self.port}"]
         with (self.job / f"errors-{host}").open("w") as errors:
             self.running[host] = subprocess.Popen(
@@ -248,12 +250,82 @@ def test_the_collective_methods_train_across_hosts(job, cluster, exchange):
 
 
 @needs_nixl
-def test_hosts_with_other_configurations_refuse_to_start(job, cluster):
+def test_the_loss_of_the_stores_host_stops_new_joins_only_and_the_others_say_so(job, cluster):
+    (job / "hosts.yaml").write_text(JOB)
+    (job / "slowly.py").write_text(SLOWLY)
+    hosts = cluster(2)
+    hosts.start_all("hosts.yaml")
+    views = until(hosts.views, 60)
+    until(lambda: steps(views, 1) > 20, 60)
+    hosts.kill(0)
+    lost = rf"the store at 127\.0\.0\.1:{hosts.port} is lost: no worker can join any more, training goes on"
+    until(lambda: re.search(lost, hosts.errors(1)) and "worker 0 is out of reach" in hosts.errors(1))
+    until(lambda done=steps(views, 1): steps(views, 1) > done + 20)
+
+
+HIDDEN = "import sys; sys.modules['nixl'] = None"
+
+
+@needs_nixl
+@pytest.mark.parametrize(
+    ("changes", "variables", "said"),
+    [
+        (
+            ["exchange.rho=0.25"],
+            {},
+            [r"exchange\.rho: got 0\.25 on this host and 0\.5 on worker 0's, expected the same configuration"] * 2,
+        ),
+        (
+            [],
+            {"PYTHONPATH": "{job}/other:{path}"},
+            [r"got gosgd 9\.9\.9 on this host and \S+ on worker 0's, expected one version"] * 2,
+        ),
+        ([], {"PYTHONPATH": "{job}/without:{path}"}, [r"without nixl, .*; pip install 'gosgd\[cluster\]'"] * 2),
+        (
+            [],
+            {"GOSGD_SECRET": "not the secret of the other host"},
+            [
+                rf"got no record 'gosgd/0/1/{name}' of this job in \d+ s, those found were signed by somebody else"
+                for name in ("host/1", "directory")
+            ],
+        ),
+    ],
+    ids=["configuration", "version", "no nixl", "secret"],
+)
+def test_hosts_that_do_not_fit_together_refuse_to_start(job, cluster, changes, variables, said):
+    (job / "other" / "gosgd-9.9.9.dist-info").mkdir(parents=True)
+    (job / "other" / "gosgd-9.9.9.dist-info" / "METADATA").write_text("Name: gosgd\nVersion: 9.9.9\n")
+    (job / "without").mkdir()
+    (job / "without" / "sitecustomize.py").write_text(HIDDEN)
+    path = environment()["PYTHONPATH"]
     hosts = cluster(2)
     hosts.start(0, "small.yaml")
-    hosts.start(1, "small.yaml", "exchange.rho=0.25")
-    hosts.ended()
-    complaint = r"exchange\.rho: got 0\.25 on this host and 0\.5 on worker 0's, expected the same configuration"
-    for host in range(2):
+    hosts.start(1, "small.yaml", *changes, **{name: to.format(job=job, path=path) for name, to in variables.items()})
+    assert hosts.ended() == [1, 1], "as torchrun ends when a worker does not end well"
+    for host, complaint in enumerate(said):
         assert re.search(complaint, hosts.errors(host)), hosts.errors(host)
         assert "exitcode  : 2" in hosts.errors(host)
+        assert "Traceback (most recent call last):\n" not in hosts.errors(host).partition("gosgd: ")[0]
+
+
+class Other(socketserver.BaseRequestHandler):
+    """Something else that listens on the port of torchrun."""
+
+    def handle(self):
+        self.request.recv(100)
+        self.request.sendall(b"what?")
+
+
+def test_a_first_host_that_is_not_there_or_has_no_free_port_ends_every_host(job, cluster):
+    hosts = cluster(2)
+    hosts.start(1, "small.yaml", timeout_s=2)
+    assert hosts.ended(30) == [1]
+    assert f"timed out after 2000ms while trying to connect to (127.0.0.1, {hosts.port})" in hosts.errors(1)
+    with socketserver.ThreadingTCPServer(("", hosts.port), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        for host in range(2):
+            hosts.start(host, "small.yaml", timeout_s=2)
+        assert hosts.ended(60) == [1, 1]
+        other.shutdown()
+    assert "address already in use" in hosts.errors(0)
+    assert "Error" in hosts.errors(1)
