@@ -71,3 +71,25 @@ class FakeStreams:
     def finish(self) -> None:
         self._make(self.asked)
         self.told = self.asked
+
+
+class LateStreams(FakeStreams):
+    """Whose events come at the third look: copies aside are made, and everything is told of, some steps late."""
+
+    def record(self, aside: bool = False) -> FakeEvent:
+        super().record(aside)
+        self.log.clear()
+        return LateEvent(self, self.asked)
+
+
+class LateEvent(FakeEvent):
+    """One that needs three looks."""
+
+    _looks = 0
+
+    def query(self) -> bool:
+        self._looks += 1
+        if self._looks >= 3:
+            self._streams._make(self._works)
+            self._streams.told = max(self._streams.told, self._works)
+        return super().query()

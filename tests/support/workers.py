@@ -178,7 +178,10 @@ class CenterServer:
 
 
 def make_worker(method: str, options: dict[str, Any], arguments: dict[str, Any], rank: int) -> Worker:
-    return Worker(method, rank, options, **arguments)
+    """A `Worker`, or what `arguments` say with `worker`."""
+    rest = {name: value for name, value in arguments.items() if name != "worker"}
+    made: Worker = arguments.get("worker", Worker)(method, rank, options, **rest)
+    return made
 
 
 class Team:

@@ -1,0 +1,50 @@
+"""Loss of the consensus model by step and by clock, of runs whose `metrics.jsonl` are given. Imports matplotlib."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The evaluations of one run."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if "test_loss" in line]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the last point of each run, and draw all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    given = parser.parse_args(arguments)
+    runs = {path.stem.removeprefix("metrics_"): read(path) for path in given.runs}
+    for name, points in runs.items():
+        last = points[-1] if points else {}
+        print(f"{name}: {len(points)} points, last {last.get('step')}: {last.get('test_loss')}")
+    if given.plot is None:
+        return
+    import matplotlib  # only where a plot is asked for
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (by_step, by_clock) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for name, points in runs.items():
+        if not points:
+            continue
+        losses = [point["test_loss"] for point in points]
+        by_step.plot([point["step"] for point in points], losses, label=name)
+        by_clock.plot([point["time"] - points[0]["time"] for point in points], losses, label=name)
+    by_step.set(xlabel="step of a worker", ylabel="loss of the consensus model, held out")
+    by_clock.set(xlabel="seconds since the first point")
+    by_step.legend()
+    figure.tight_layout()
+    figure.savefig(given.plot, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

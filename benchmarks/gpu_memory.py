@@ -1,0 +1,100 @@
+"""Copy and merge of a weight vector beside the bandwidth of the device's memory, in one process. Imports gossip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks import report
+from benchmarks.loops import NETWORKS
+from benchmarks.report import Bar, spread
+from gossip.devices import device_of
+from gossip.flat import Flat
+from gossip.transports.ipc import ipc_of
+
+SHARE = 0.85
+_SLOTS = 8  # more than any cache holds
+_REPEATS = 20
+_LARGE = 1 << 28  # bytes of the copy that shows what the device can do
+_SMALL = 1 << 22  # the same on a CPU
+
+
+def timed(work: Callable[[int], object], device: torch.device) -> float:
+    """Seconds that the device takes for `work(turn)`, asked for often enough to hide what asking costs."""
+    for turn in range(3):
+        work(turn)
+    if device.type == "cpu":
+        began = time.perf_counter()
+        for turn in range(_REPEATS):
+            work(turn)
+        return (time.perf_counter() - began) / _REPEATS
+    first, last = torch.Event(device, enable_timing=True), torch.Event(device, enable_timing=True)
+    torch.accelerator.synchronize(device)
+    first.record()
+    for turn in range(_REPEATS):
+        work(turn)
+    last.record()
+    last.synchronize()
+    return float(first.elapsed_time(last)) / 1e3 / _REPEATS
+
+
+def measure(device: torch.device, models: list[str], rounds: int) -> dict[str, Any]:
+    """Bytes a second, read and written, of a large copy and of what an exchange does to each model's vector."""
+    size = _SMALL if device.type == "cpu" else _LARGE
+    here, there = (torch.zeros(size // 4, device=device) for _ in range(2))
+    found: dict[str, Any] = {"shared": False, "bandwidth": [], "models": {}}
+    vectors = {}
+    for name in models:
+        vector = Flat(NETWORKS[name].build().to(device)).vector
+        ipc = ipc_of(vector) if device.type == "cuda" else None
+        found["shared"] |= ipc is not None
+        made = [
+            torch.empty_like(vector) if ipc is None else ipc.make(len(vector), vector.dtype)[0] for _ in range(_SLOTS)
+        ]
+        for slot in made:
+            slot.copy_(vector)
+        vectors[name] = (vector, made)
+        found["models"][name] = {"bytes": vector.nbytes, "copy": [], "merge": [], "copy_s": [], "merge_s": []}
+    for _ in range(rounds):
+        found["bandwidth"].append(2 * size / timed(lambda turn: here.copy_(there), device))
+        for name, (vector, made) in vectors.items():
+            way, lists = device_of(vector), found["models"][name]
+
+            def copy(turn: int, way: Any = way, vector: Any = vector, made: Any = made) -> None:
+                way.snapshot(made[turn % _SLOTS], vector, len(vector))
+                way.guard()
+
+            def merge(turn: int, way: Any = way, vector: Any = vector, made: Any = made) -> None:
+                vector.lerp_(way.here(made[turn % _SLOTS]), 0.25)
+                way.mark()
+
+            for kind, work, passes in (("copy", copy, 2), ("merge", merge, 3)):
+                seconds = timed(work, device)
+                lists[f"{kind}_s"].append(seconds)
+                lists[kind].append(passes * vector.nbytes / seconds)
+    return found
+
+
+def show(found: dict[str, Any]) -> list[Bar]:
+    """Print what was measured; returns the bars."""
+    whole = spread(found["bandwidth"])
+    memory = "exported memory" if found["shared"] else "torch's own memory"
+    print(f"\nlarge copy: {whole.text(0, 1e-9)} GB/s read and written; slots in {memory}")
+    rows, bars = [], []
+    for name, lists in found["models"].items():
+        for kind in ("copy", "merge"):
+            share = spread(rate / whole.median for rate in lists[kind])
+            rows.append(
+                [
+                    f"{name}: {kind}",
+                    spread(lists[f"{kind}_s"]).text(1, 1e6),
+                    spread(lists[kind]).text(0, 1e-9),
+                    share.text(2),
+                ]
+            )
+            bars.append(Bar(f"{name}: {kind}, share of the bandwidth", ">=", SHARE, share.median))
+    print(report.table(["", "us", "GB/s", "of the large copy"], rows))
+    return bars
