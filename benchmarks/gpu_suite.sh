@@ -86,7 +86,7 @@ from gossip.devices import Streams
 page = torch.zeros(1 << 20)
 streams = Streams(torch.device("cuda", 0))
 streams.copy(torch.zeros(1 << 20, device="cuda"), page)
-print("pages of the host can be locked:", not streams._complained)
+print("pages of the host can be locked:", not streams.pages.complained)
 raise SystemExit(bool(missing))
 PYTHON_END
         ;;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import weakref
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -68,6 +69,51 @@ class Host(Device):
         """Nothing is under way."""
 
 
+class Pages:
+    """Pages of slots in the host's memory, locked so that a device copies them without holding up the host.
+
+    Args:
+        device: which.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._locked: set[int] = set()
+        self._complained = False
+
+    @property
+    def complained(self) -> bool:
+        """Whether pages could not be locked."""
+        return self._complained
+
+    def lock(self, slot: Tensor) -> None:
+        """Lock the pages that a slot lies in, until it goes."""
+        storage = slot.untyped_storage()
+        start = storage.data_ptr()
+        if start in self._locked:
+            return
+        self._locked.add(start)
+        if self._register(start, storage.nbytes()):
+            # Another slot may be mapped where this one was: its pages would be taken for those that were locked.
+            whole = slot if slot._base is None else slot._base
+            weakref.finalize(whole, self._unlock, start).atexit = False
+        elif not self._complained:
+            self._complained = True
+            _log.warning("the pages of slots in shared memory cannot be locked: copies of them hold up the host")
+
+    def _unlock(self, start: int) -> None:
+        self._unregister(start)
+        self._locked.discard(start)
+
+    def _register(self, start: int, size: int) -> bool:
+        if self._device.type != "cuda":
+            return False
+        return int(torch.cuda.cudart().cudaHostRegister(start, size, 0)) == 0  # type: ignore[no-untyped-call]
+
+    def _unregister(self, start: int) -> None:
+        torch.cuda.cudart().cudaHostUnregister(start)  # type: ignore[no-untyped-call]
+
+
 class Streams:
     """What an accelerator offers, one method for each thing that the order of work depends on.
 
@@ -77,15 +123,14 @@ class Streams:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.pages = Pages(device)
         self._side: Any = torch.Stream(device)
-        self._pinned: dict[int, int] = {}
-        self._complained = False
 
     def copy(self, to: Tensor, of: Tensor, aside: bool = False) -> None:
         """Ask for a copy, on the stream that computes or on the one aside."""
         for tensor in (to, of):
             if tensor.device.type == "cpu":
-                self._pin(tensor)
+                self.pages.lock(tensor)
         with self._side if aside else contextlib.nullcontext():
             to.copy_(of, non_blocking=True)
 
@@ -99,24 +144,6 @@ class Streams:
         """Let a stream, not the host, wait for an event."""
         stream: Any = self._side if aside else torch.accelerator.current_stream(self.device)
         stream.wait_event(event)
-
-    def _pin(self, tensor: Tensor) -> None:
-        """Lock the pages of a slot in the host's memory, once, so that copies of it do not hold up the host."""
-        storage = tensor.untyped_storage()
-        start, size = storage.data_ptr(), storage.nbytes()
-        if self._pinned.get(start, 0) >= size:
-            return
-        self._pinned[start] = size
-        if not _lock_pages(self.device, start, size) and not self._complained:
-            self._complained = True
-            _log.warning("the pages of slots in shared memory cannot be locked: copies of them hold up the host")
-
-
-def _lock_pages(device: torch.device, start: int, size: int) -> bool:
-    if device.type != "cuda":
-        return False
-    already = 712  # cudaErrorHostMemoryAlreadyRegistered
-    return int(torch.cuda.cudart().cudaHostRegister(start, size, 0)) in (0, already)  # type: ignore[no-untyped-call]
 
 
 class Accelerator(Device):

@@ -7,7 +7,7 @@ from torch import nn
 
 from gossip import layout
 from gossip.consensus import OnlineEstimate
-from gossip.devices import Accelerator, Host, device_of
+from gossip.devices import Accelerator, Host, Pages, device_of
 from gossip.flat import Flat
 from gossip.layout import FLAG, Member, State
 from gossip.ledger import audit
@@ -218,6 +218,45 @@ def test_a_slot_in_the_hosts_memory_is_brought_over_in_line_before_it_is_merged(
     assert (here.device.type, here.dtype, streams.log) == ("meta", torch.float16, [f"copy {D} in line"])
     assert device.here(torch.ones(D, dtype=torch.float16)) is here, "one place is enough: the stream keeps the order"
     assert device.here(torch.ones(D)).dtype == torch.float32
+
+
+class Noted(Pages):
+    """Notes what it would ask the driver for."""
+
+    def __init__(self, able: bool) -> None:
+        super().__init__(torch.device("meta"))
+        self.able = able
+        self.log: list[tuple[str, int]] = []
+
+    def _register(self, start, size):
+        self.log.append(("lock", size))
+        return self.able
+
+    def _unregister(self, start):
+        self.log.append(("unlock", start))
+
+
+def test_pages_are_locked_once_and_let_go_with_the_slot():
+    """What is mapped later at the same address is other memory."""
+    pages, slot = Noted(True), torch.zeros(D)
+    start = slot.data_ptr()
+    for part in (slot, slot[:4], slot[4:], slot.view(torch.bfloat16)[:D]):
+        pages.lock(part)
+    assert pages.log == [("lock", 4 * D)]
+    del part, slot
+    assert pages.log[1:] == [("unlock", start)]
+    again = torch.zeros(D)
+    pages.lock(again)
+    assert pages.log[2:] == [("lock", 4 * D)]
+
+
+def test_pages_that_cannot_be_locked_are_said_once(caplog):
+    pages = Noted(False)
+    kept = [torch.zeros(D) for _ in range(3)]
+    for slot in kept:
+        pages.lock(slot)
+    assert len(caplog.records) == 1
+    assert pages.complained
 
 
 def test_on_the_cpu_everything_is_over_at_once():
