@@ -72,7 +72,7 @@ def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  gosgd launch kubernetes job.yaml --nodes 4 --gpus-per-node 8 --image registry.example/team/train:1 \\\n"
         "      --storage-claim training --memory 256Gi\n"
-        "  gosgd launch kubernetes digits exchange.method=persyn exchange.tau=10 --nodes 2 --workers-per-node 4 \\\n"
+        "  gosgd launch kubernetes digits exchange='{method: persyn, tau: 10}' --nodes 2 --workers-per-node 4 \\\n"
         "      --image registry.example/team/train:1 --kind pytorchjob\n"
         "\n"
         "The manifest goes to the run directory (run.dir, or runs/NAME). Nothing is submitted."

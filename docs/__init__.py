@@ -1,0 +1,1 @@
+"""Documentation, and what keeps its generated parts current. Not installed."""

@@ -1,0 +1,196 @@
+"""README and docs: every command runs, scaled down; links lead somewhere; what is generated or listed is current."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import gossip
+from docs import generate, plots
+from launch import cli
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if page.parent != DOCS / "results")]
+"""Results are written by the benchmarks, whose tests run their commands."""
+
+NOT_HERE = {
+    r"make ": "builds an environment of its own; CI runs make test",
+    r"pip install": "builds an environment of its own; make does it",
+    r"kill \$\(cat ": "tests/launch/test_join.py takes a worker out of a running job",
+    r"sbatch |kubectl |openssl .*kubectl": "needs a cluster",
+    r"gosgd train .*--join": "needs a job that is running: tests/launch/test_join.py",
+    r"gosgd train .*--detach": "outlives its command: tests/launch/test_detach.py",
+    r"gosgd train .*--hosts .*--run": "starts torchrun on three hosts: tests/launch/test_hosts_option.py",
+    r"gosgd chaos": "takes two runs: tests/launch/test_chaos.py",
+    r"gosgd doctor": "tests/launch/test_doctor.py",
+    r"torchrun --nnodes": "needs several hosts: tests/launch/test_train_hosts.py",
+    r"torchrun .* -m launch.train": "tests/launch/test_train.py",
+    r"(OUT=\S+ )?(ba)?sh benchmarks/|python -m benchmarks": "minutes to hours; tests/benchmarks run them scaled down",
+}
+"""Commands that are not run by this module, with the reason."""
+
+SCALED = {
+    r"gosgd train .*--hosts": [],
+    r"gosgd train": ["--dry-run"],
+    r"gosgd consensus": ["--dim", "20", "--steps", "50", "--repeats", "2", "--workers", "3"],
+    r"gosgd analyze": ["--samples", "50", "--steps", "5"],
+    r"python -m docs.generate": ["--check"],
+}
+"""What is added to commands; the first that fits counts."""
+
+
+def blocks(page, *languages):
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S)
+    return [body for language, body in found if language in languages]
+
+
+def commands(page):
+    """Lines of the page's shell blocks, continued ones joined; blocks that show files are no commands."""
+    for block in blocks(page, "", "sh"):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if line.strip() and not line.lstrip().startswith("#") and not block.startswith("runs/"):
+                yield line
+
+
+EVERY = {line: page for page in PAGES for line in commands(page)}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder as a reader has it: the finished run `runs/digits`, copies under the names pages use, files of pages."""
+    folder = tmp_path_factory.mktemp("reader")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GOSGD_JOB"):
+            patch.delenv(name, raising=False)
+        small = ["train={steps: 60}", "run={log_every: 10, eval_every: 20}", "model={name: mlp, hidden: [16]}"]
+        more = ["exchange={method: gosgd, rho: 0.3, trace: updates}", "regularizers=[{name: shade}]"]
+        assert cli.main(["train", "digits", "--workers", "2", *small, *more]) == 0
+        for name in ("traced", "seldom", "persyn"):
+            shutil.copytree("runs/digits", f"runs/{name}")
+        shutil.copyfile(ROOT / "configs/digits.yaml", "job.yaml")
+        for page in PAGES:
+            for block in blocks(page, "python"):
+                if (name := re.match(r"# (\w+\.py)\n", block)) is not None:
+                    Path(name[1]).write_text(block)
+        yield folder
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GOSGD_JOB"):
+        monkeypatch.delenv(name, raising=False)
+    return place
+
+
+def fitting(table, line):
+    return next((table[pattern] for pattern in table if re.match(pattern, line)), None)
+
+
+@pytest.mark.timeout(300)  # 20 s of work, the run it starts from included; a busy machine makes them minutes
+def test_commands_run(here, capsys, monkeypatch):
+    monkeypatch.setattr(plots, "HERE", here / "plots")
+    ran = 0
+    for line, page in EVERY.items():
+        if fitting(NOT_HERE, line):
+            continue
+        words = shlex.split(line, comments=True) + (fitting(SCALED, line) or [])
+        if words[:2] == ["gosgd", "train"] and "--dry-run" in words:
+            words.append(f"run.dir=runs/new-{ran}")
+        code, ran = run(words), ran + 1
+        assert code == 0, f"{page.name}: {line}\n{capsys.readouterr().err}"
+    assert ran > 35
+
+
+def run(words):
+    """The exit code of a command; `gosgd` and our own modules run in this process."""
+    match words:
+        case ["gosgd", "train", "cifar10" | "mnist" | "fashion_mnist" as recipe, *rest]:  # whose data are not here
+            return cli.main(["validate", recipe, *(word for word in rest if "=" in word)])
+        case ["gosgd", *rest]:
+            return cli.main([word for word in rest if word != "--real"])
+        case ["python", "-m", "docs.generate", *rest]:
+            return generate.main(rest)
+        case ["python", "-m", "docs.plots", *rest]:
+            return plots.main(rest) or 0
+        case ["torchrun", *rest]:
+            elastic = [sys.executable, "-m", "torch.distributed.run", "--standalone", *rest]
+            path = {"PYTHONPATH": str(ROOT)}
+            done = subprocess.run(elastic, env=os.environ | path, capture_output=True, text=True, timeout=60)
+            assert "consensus of 2 workers" in done.stdout, done.stderr
+            return done.returncode
+    raise AssertionError(f"no way to run {shlex.join(words)}: add it to NOT_HERE with the reason, or here")
+
+
+def test_a_reason_is_given_for_commands_that_there_are():
+    for pattern in NOT_HERE:
+        assert any(re.match(pattern, line) for line in EVERY), f"{pattern}: no such command any more"
+
+
+def test_commands_in_sentences_have_options_that_there_are():
+    parsers = next(action for action in cli.parser()._actions if action.dest == "command").choices
+    found = 0
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for command in re.findall(r"`gosgd ([^`]+)`", prose):
+            name, *rest = command.split()
+            if name.startswith("-"):
+                continue
+            assert name in parsers, f"{page.name}: gosgd {command}"
+            help_text = parsers[name].format_help()
+            for option in (word for word in rest if word.startswith("--")):
+                assert option in help_text or option == "--help", f"{page.name}: gosgd {command}"
+            found += 1
+    assert found > 10
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)):
+            if not re.match(r"\w+:|#", target):
+                assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_generated_parts_are_current():
+    stale = [path.name for path, text in generate.current() if not path.exists() or path.read_text() != text]
+    assert stale == [], "run python -m docs.generate"
+
+
+def test_every_component_has_a_page():
+    index = (ROOT / "docs/README.md").read_text()
+    names = [f"methods/{name}.md" for name in generate.METHODS.names()]
+    names += [f"regularizers/{name}.md" for name in generate.REGULARIZERS.names()]
+    for name in names:
+        page = (ROOT / "docs" / name).read_text()
+        assert f"({name})" in index
+        assert "<!-- options: " in page
+        assert f"../plots/{Path(name).stem}.png" in page
+
+
+def test_every_figure_of_a_run_is_explained(place):
+    text = (ROOT / "docs/metrics.md").read_text()
+    written = [place / "runs/digits/metrics.jsonl", *place.glob("runs/digits/workers/*/*.jsonl")]
+    figures = [json.loads(path.read_text().splitlines()[-1]) for path in written]
+    summary = json.loads((place / "runs/digits/final/summary.json").read_text())
+    keys = {key for one in [*figures, *(line.get("exchange", {}) for line in figures), summary] for key in one}
+    for method, options in {"persyn": {"tau": 2}, "easgd": {}, "matrix": {"schedule": "docs.plots:chain"}}.items():
+        exchange = gossip.build(method, nn.Linear(2, 2), **options)
+        keys |= set(exchange.stats())
+        exchange.close()
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+
+
+def test_every_command_has_examples_in_its_help():
+    for name, parser in next(action for action in cli.parser()._actions if action.dest == "command").choices.items():
+        assert f"  gosgd {name}" in parser.format_help(), name
