@@ -47,6 +47,9 @@ def keys(config: type[BaseModel]) -> list[Key]:
         literal = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         if name in ("name", "method") and len(literal) == 1:
             continue
+        if isinstance(inner := field.annotation, type) and issubclass(inner, BaseModel):
+            found += [key._replace(name=f"{name}.{key.name}") for key in keys(inner)]
+            continue
         meaning = field.description or meanings.get(name, "")
         found.append(Key(name, kind(field), _default(field), meaning))
     return found
@@ -58,7 +61,7 @@ def kind(field: FieldInfo) -> str:
     if registry is not None:
         return f"a {registry.kind}"
     bounds = [
-        f"{word} {getattr(one, name):g}"
+        f"{word} {_yaml(getattr(one, name))}"
         for one in field.metadata
         for name, word in _BOUNDS.items()
         if getattr(one, name, None) is not None
@@ -82,8 +85,6 @@ def _kind(annotation: Any) -> str:
         return f"mapping from {_kind(arguments[0])} to {_kind(arguments[1])}"
     if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
         return "function"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "mapping"
     return _NAMES.get(annotation, str(getattr(annotation, "__name__", annotation)))
 
 
