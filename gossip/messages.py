@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -12,6 +15,7 @@ from gossip.works import Event
 
 _OBSERVATION_STEPS = 10
 """Steps between two looks at the distance to a message: it costs as much as the merge itself in a small model."""
+_PIECE = 1 << 17
 
 
 class Messages:
@@ -63,8 +67,16 @@ class Messages:
             if steps >= self._observe_at:
                 self._observe_at = steps + _OBSERVATION_STEPS
                 self.estimate.observe(vector[:weights], theirs[:weights])
-            vector.lerp_(theirs.to(vector.dtype), weight)
+            for mine, part in self._parts(vector, theirs):
+                mine.lerp_(part.to(vector.dtype), weight)
         return self._device.mark()
+
+    @staticmethod
+    def _parts(vector: Tensor, theirs: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        """Both in pieces that fit into a cache where they have to be converted on the CPU, else whole."""
+        if theirs.dtype == vector.dtype or vector.device.type != "cpu":
+            return ((vector, theirs),)
+        return zip(torch.split(vector, _PIECE), torch.split(theirs, _PIECE), strict=True)
 
     def aged(self, steps: int) -> None:
         """Note that a message was merged that many steps after it was sent."""

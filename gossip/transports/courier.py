@@ -32,8 +32,8 @@ _SOON_S = 0.25
 _AGAIN_S = (1.0, 3.0)
 """Between two attempts to connect, at random: two that try in step could go on resetting each other's connection.
 Never sooner: what is closed takes a moment until it is gone."""
-_REST_S = 0.005
-_BUSY_S = 0.001
+_BUSY_S, _REST_S, _PATIENCE = 0.002, 0.01, 8
+"""Between two looks at the network while a vector is under way; at most; the longer nothing happens the longer."""
 _LOOK_S = 0.25
 _FAREWELL_S = 1.0
 _AUDITORS = 8
@@ -78,7 +78,7 @@ class Courier(threading.Thread):
         self._serial = 0
         self._introduction = 0
         self._last_about: About | None = None
-        self._looked = 0.0
+        self._looked = self._eventful = 0.0
         self._gone: dict[Member, Words] = {}
         self._chance = random.Random(repr(me))
 
@@ -109,7 +109,8 @@ class Courier(threading.Thread):
             except Exception:
                 _log.exception("worker %d: a note to or from other hosts failed", self.me.seat)
                 busy = False
-            self._wake.wait(_BUSY_S if busy else _REST_S)
+            quiet = time.monotonic() - self._eventful
+            self._wake.wait(_BUSY_S if busy else min(_REST_S, max(_BUSY_S, quiet / _PATIENCE)))
             self._wake.clear()
         try:
             self._farewell()
@@ -122,6 +123,8 @@ class Courier(threading.Thread):
             self._meet(self._introduced.pop())
         self._listen(now)
         dirty, self._dirty = self._dirty, set()
+        if dirty:
+            self._eventful = now
         if now - self._looked > _LOOK_S:
             self._looked = now
             self._look_around(now)
@@ -142,10 +145,17 @@ class Courier(threading.Thread):
                         self._tell(link, now)
                 if link.up:
                     self._vectors.fetch(link)
-                    busy |= link.transfer is not None
+                    busy |= link.transfer is not None or self._awaited(link)
             except LinkError as error:
                 self._drop(link, now, str(error))
         return busy or bool(self._dirty)
+
+    def _awaited(self, link: Link) -> bool:
+        """Whether a vector of ours may be being read: that gets on only as often as the engine is used."""
+        commit = self._words[layout.post(link.member.seat) + layout.COMMIT]
+        receipt = link.words[layout.receipt(self._seats, self.me.seat) + layout.ACKNOWLEDGED] & ~layout.FLAG
+        ours = layout.pack(layout.sequence_of(commit), self.me.generation)
+        return commit != 0 and not commit & (layout.FLAG | layout.GIVEN_UP) and receipt != ours
 
     def _stepping(self) -> bool:
         return self._words[layout.STATE] in (State.ACTIVE, State.JOINING, State.LEAVING)
@@ -165,6 +175,7 @@ class Courier(threading.Thread):
 
     def _listen(self, now: float) -> None:
         for message in self._engine.arrived():
+            self._eventful = now
             try:
                 note = self._notes.read(message)
             except ValueError as error:

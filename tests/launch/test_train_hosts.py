@@ -260,7 +260,8 @@ def test_the_loss_of_the_stores_host_stops_new_joins_only_and_the_others_say_so(
     hosts.kill(0)
     lost = rf"the store at 127\.0\.0\.1:{hosts.port} is lost: no worker can join any more, training goes on"
     until(lambda: re.search(lost, hosts.errors(1)) and "worker 0 is out of reach" in hosts.errors(1))
-    until(lambda done=steps(views, 1): steps(views, 1) > done + 20)
+    done = steps(views, 1)
+    until(lambda: steps(views, 1) > done + 20)
 
 
 HIDDEN = "import sys; sys.modules['nixl'] = None"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import shutil
@@ -27,7 +26,6 @@ from gossip.transports.notes import About
 from gossip.transports.shared_memory import View
 
 KEY = b"of these tests"
-_CLONE_NEWNS, _CLONE_NEWNET, _MS_REC, _MS_PRIVATE = 0x20000, 0x40000000, 0x4000, 1 << 18
 
 
 def why_no_nixl() -> str:
@@ -40,29 +38,13 @@ def why_no_network() -> str:
     return networks.why_none() or why_no_nixl()
 
 
-def move_to(namespace: str) -> None:
-    """Let this thread, and those it starts from now on, live in a network namespace, /sys included."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def done(outcome: int) -> None:
-        if outcome:
-            raise OSError(ctypes.get_errno(), f"could not enter {namespace}")
-
-    descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
-    done(libc.setns(descriptor, _CLONE_NEWNET))
-    os.close(descriptor)
-    done(libc.unshare(_CLONE_NEWNS))
-    done(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
-    done(libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None))
-
-
 class Abroad(Actor):
     """A member of a job on several hosts."""
 
     def enter(self, place: Any, seat: int, dimension: int, slots: int) -> ClusterTransport:
         path, generation, namespace = place
         if namespace:
-            move_to(namespace)
+            networks.move_to(namespace)
         return ClusterTransport(
             JobDirectory.open(path), seat, dimension, torch.float32, slots, key=KEY, generation=generation
         )
