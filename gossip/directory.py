@@ -22,6 +22,7 @@ from pathlib import Path
 PREFIX = "gosgd-"
 _OWNER = "owner.lock"
 _KEPT = "kept-"
+_WITHOUT = "without-"
 _BUILDING_S = 60  # a directory under construction is left alone for this long
 _FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
 
@@ -222,6 +223,14 @@ class JobDirectory:
             unlock(path)
             return False
         return True
+
+    def give_up(self, seat: int) -> None:
+        """Let nobody wait for the founder of a seat, who was taken out of the job before it took the seat."""
+        (self.path / f"{_WITHOUT}{seat}").touch(mode=0o600)
+
+    def given_up(self, seat: int) -> bool:
+        """Whether nobody is to wait for the founder of a seat."""
+        return (self.path / f"{_WITHOUT}{seat}").exists()
 
     def taken(self) -> set[int]:
         """Seats of living workers, and seats kept for some that are to come."""

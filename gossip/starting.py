@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -81,7 +81,7 @@ def _ask(transport: Cluster, initial: Path) -> None:
 def _lowest_founder(transport: SharedMemory, wait: bool) -> bool:
     counts = transport.generations()
     for seat in range(transport.me.seat):
-        if (wait and counts[seat] == 0) or (counts[seat] == 1 and not transport.dead(Member(seat, 0))):
+        if (wait and _due(transport, seat, counts)) or (counts[seat] == 1 and not transport.dead(Member(seat, 0))):
             return False
     return True
 
@@ -93,7 +93,7 @@ def wait_for_founders(transport: SharedMemory, deadline: float, interrupted: Cal
         late = [
             seat
             for seat in range(transport.directory.founders)
-            if counts[seat] == 0 or _starting(transport, Member(seat, counts[seat] - 1))
+            if _due(transport, seat, counts) or (counts[seat] and _starting(transport, Member(seat, counts[seat] - 1)))
         ]
         if not late or transport.claimant("started") is not None:
             return
@@ -101,6 +101,11 @@ def wait_for_founders(transport: SharedMemory, deadline: float, interrupted: Cal
             _log.warning("worker %d: starts without workers %s, which have not come up", transport.me.seat, late)
             return
         time.sleep(0.001)
+
+
+def _due(transport: SharedMemory, seat: int, counts: Sequence[int]) -> bool:
+    """Whether a founder is on its way."""
+    return counts[seat] == 0 and not transport.directory.given_up(seat)
 
 
 def _starting(transport: SharedMemory, member: Member) -> bool:

@@ -84,6 +84,10 @@ class Progress:
             return bool(gone) and self._ever() >= self._goal
         return any(words[layout.STEP] >= self._plan.steps for words in gone)
 
+    def came(self, rank: int) -> bool:
+        """Whether a worker has ever taken its seat."""
+        return any(member.seat == rank for member in self._view.members())
+
     def early(self, rank: int) -> bool:
         """Whether a worker that has ended well was taken out of the job, while others are in it."""
         members = {member: self._view.open(member) for member in self._view.members()}

@@ -85,7 +85,7 @@ class Supervisor:
         others: list[int] = []
         try:
             self._listen()
-            job = self._place.enter()
+            self._job = job = self._place.enter()
             self._workers = [Seat(rank, plan, job) for rank in self._place.ranks]
             # Looked at last: of a server and a worker that failed for want of it, both are seen at once.
             self._seats = [*self._workers, *([Seat(None, plan, job)] if self._place.serves else [])]
@@ -142,9 +142,8 @@ class Supervisor:
             ended = [(seat, code) for seat in self._seats if (code := seat.poll()) is not None]
             for seat, code in ended:
                 seat.done = code == 0
-                if seat.done and seat.rank is not None and self._progress.early(seat.rank):
-                    self._event("leave", seat)
-                    self._progress.say(f"{seat.name} left")
+                if seat.done and seat.rank is not None:
+                    self._left(seat, seat.rank)
             if failures := [(seat, code) for seat, code in ended if code]:
                 self._judge(failures)
             self._progress.update()
@@ -152,6 +151,17 @@ class Supervisor:
                 self._companion.turn(self._workers)
             time.sleep(_POLL_S)
         self._stop(_FAILURE_S)  # a server, which ends by itself when all workers have left
+
+    def _left(self, seat: Seat, rank: int) -> None:
+        came = self._progress.came(rank)
+        if came and not self._progress.early(rank):
+            return
+        self._event("leave", seat)
+        self._progress.say(f"{seat.name} left")
+        if not came and self.plan.method.collective:
+            self._interrupt(signal.SIGTERM, None)  # the others would wait for it in vain
+        elif not came:
+            self._job.give_up(rank)
 
     def _over(self) -> bool:
         """Whether nobody is to be waited for; where nobody wrote the end of the job, one goes on from what is left."""

@@ -1,12 +1,13 @@
 """Which workers are here, have left, or were lost, as a shard of the central variable sees it.
 
-Imports gossip.server.memory.
+Imports gossip.directory and gossip.server.memory.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+from gossip.directory import JobDirectory
 from gossip.server.memory import Memory
 
 Seat = Literal["here", "left", "lost"]
@@ -16,15 +17,15 @@ class Attendance:
     """The list of seats.
 
     Args:
-        founders: seats that the job waits for at its start and at its end.
+        directory: of the job, which waits for its founders at its start and at its end.
         restarts: whether somebody starts lost workers again, so that the job is not over without them.
 
     Attributes:
         ending: whether nobody is waited for any more.
     """
 
-    def __init__(self, founders: int, restarts: bool) -> None:
-        self._founders, self._restarts = founders, restarts
+    def __init__(self, directory: JobDirectory, restarts: bool) -> None:
+        self._directory, self._restarts = directory, restarts
         self._seats: dict[int, Seat] = {}
         self._memory: Memory | None = None
         self.ending = False
@@ -36,8 +37,12 @@ class Attendance:
 
     @property
     def missing(self) -> list[int]:
-        """Founders that were never seen."""
-        return [seat for seat in range(self._founders) if seat not in self._seats]
+        """Founders that were never seen, and may still come."""
+        return [seat for seat in self._founders if seat not in self._seats]
+
+    @property
+    def _founders(self) -> list[int]:
+        return [seat for seat in range(self._directory.founders) if not self._directory.given_up(seat)]
 
     @property
     def here(self) -> int:
@@ -79,7 +84,7 @@ class Attendance:
     @property
     def _everybody(self) -> set[int]:
         """Founders, and whoever came later."""
-        return {*range(self._founders), *self._seats}
+        return {*self._founders, *self._seats}
 
     def _gone(self, seat: int) -> bool:
         state = self._seats.get(seat)

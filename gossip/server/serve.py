@@ -32,6 +32,7 @@ from gossip.transports.shared_memory import View
 _log = logging.getLogger("gosgd")
 REPORT_S = 5.0
 START_S = 120.0
+_LOOK_S = 0.25
 Report = Callable[[int, dict[str, Any]], None]
 
 
@@ -75,7 +76,7 @@ class Server:
         self._snapshot_s = 0.0
         self._strangers: set[Connection] = set()
         self._clients: dict[Connection, _Client] = {}
-        self._seats = Attendance(directory.founders, restarts)
+        self._seats = Attendance(directory, restarts)
         self._rest, self._bell = os.pipe()
         os.set_blocking(self._bell, False)
         self._figures = Figures(time.monotonic())
@@ -149,7 +150,8 @@ class Server:
 
     def _pause(self) -> float | None:
         """Until something is due that no message announces."""
-        due = [self._deadline] if self._clients and self._deadline is not None else []
+        starting = self._clients and self._deadline is not None
+        due = [time.monotonic() + _LOOK_S] if starting else []  # a founder may have been given up
         if self._report is not None and self._figures.operations:
             due.append(self._figures.since + REPORT_S)
         if self._snapshots is not None and self._shard is not None:

@@ -1,11 +1,13 @@
 """What a scheduler sends before it takes the machine away: all save, exit 0, and the next job goes on from there."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from launching import environment, jobs, made, pid_of, processes, started, until
@@ -50,6 +52,25 @@ def test_a_signal_to_one_worker_of_a_collective_job_stops_them_all_in_good_order
     assert process.returncode == 0, err
     assert "gosgd: stopped after step " in err
     assert len({*saved(job)}) == 1
+
+
+def holds_back(pid):
+    """Whether a process blocks SIGTERM, as a worker does while it imports."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^SigBlk:\s+(\w+)", status, re.MULTILINE)[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
+def test_nobody_waits_for_a_worker_that_is_taken_out_before_it_began(job):
+    given = ["exchange={method: easgd, mode: async}", "train.steps=100", f"run.dir={job}/run"]
+    with started(job, "train", "own.yaml", *given) as process:
+        second = until(lambda: (job / "run" / "workers" / "1" / "pid").exists() and pid_of(job, 1))
+        until(lambda: holds_back(second))
+        os.kill(second, signal.SIGTERM)
+        _, err = process.communicate(timeout=80)
+    assert process.returncode == 0, err
+    assert "worker 1 left" in err
+    assert json.loads((job / "run" / "final" / "summary.json").read_text())["accuracy"] > 0.8
+    assert jobs() == []
 
 
 def same(look, seconds):

@@ -3,6 +3,7 @@
 import multiprocessing
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,6 +58,14 @@ def test_training_samples_have_mean_0_and_variance_1_and_test_samples_the_same_s
     assert raw.min() == 0 and raw.max() == 1
     expected = (whole(plain.test_batches())[0] - raw.mean()) / raw.std(correction=0)
     assert torch.allclose(whole(data.test_batches())[0], expected, atol=1e-5)
+
+
+def test_images_lie_symmetrically_about_0_where_asked_for(tmp_path):
+    x, raw = (whole(built(name="digits", normalize=how).train_eval_batches())[0] for how in ("symmetric", False))
+    assert torch.allclose(x, 2 * raw - 1, atol=1e-6)
+    np.savez(tmp_path / "table.npz", x=np.eye(10), y=np.arange(10) % 2)
+    with pytest.raises(ValueError, match=r"data\.normalize: got symmetric for samples of torch\.float\d+, expected 8"):
+        built(name="table", path=str(tmp_path / "table.npz"), normalize="symmetric")
 
 
 def test_batches_are_float32_and_int64_and_never_alias_the_data():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 from weakref import WeakSet
 
 import torch
@@ -30,8 +30,10 @@ class DataConfig(Config):
         ge=1,
         description="train on the first N samples of a fixed stratified order; N is a subset of any larger N",
     )
-    normalize: bool = Field(
-        default=True, description="mean 0 and variance 1 of each channel or feature over the training samples"
+    normalize: bool | Literal["symmetric"] = Field(
+        default=True,
+        description="mean 0 and variance 1 of each channel or feature over the training samples; symmetric: 8-bit"
+        " images from -1 to 1",
     )
     loader_workers: int = Field(
         default=0, ge=0, description="processes that read samples for a worker; 0: the worker itself"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from trainers.data.sampling import stratified_order
@@ -39,12 +41,18 @@ def check_half(source: Source, classes: int, name: str) -> None:
             raise ValueError(f"the {name} set has class {low if low < 0 else high}, expected 0 ... {classes - 1}")
 
 
-def scaled(train: Source, test: Source, normalize: bool, full_scale: float) -> tuple[Scaling, Source, Source]:
+def scaled(
+    train: Source, test: Source, normalize: bool | Literal["symmetric"], full_scale: float
+) -> tuple[Scaling, Source, Source]:
     """The scaling still to be applied to each batch, and both halves.
 
     Tables of floating samples in memory are normalised here and now, in float64; 8-bit images stay as they are.
+
+    Raises:
+        ValueError: `symmetric` is asked for what is no 8-bit image.
     """
     if isinstance(train, TensorSource) and isinstance(test, TensorSource) and train.x.is_floating_point():
+        _check_symmetric(normalize, train.x)
         assert train.x.dim() == 2, train.x.shape
         mean, std = moments(train.x) if normalize else (torch.tensor(0.0), torch.tensor(1.0))
         train, test = (TensorSource(((half.x.double() - mean) / std).float(), half.y) for half in (train, test))
@@ -53,6 +61,9 @@ def scaled(train: Source, test: Source, normalize: bool, full_scale: float) -> t
         x = train.read(evenly(len(train), _SAMPLES_FOR_MOMENTS if normalize else 1))[0]
     else:
         x = train.x
+    if normalize == "symmetric":
+        _check_symmetric(normalize, x)
+        return Scaling(torch.tensor(2 / full_scale), torch.tensor(-1.0)), train, test
     if not normalize or x.dtype != torch.uint8:
         return eight_bit(x, full_scale), train, test
     mean, std = moments(x)
@@ -69,3 +80,8 @@ def evenly(size: int, most: int) -> list[int]:
 def moved(source: Source, device: torch.device) -> Source:
     """A source in memory on another device; a Dataset stays where it is."""
     return TensorSource(source.x.to(device), source.y.to(device)) if isinstance(source, TensorSource) else source
+
+
+def _check_symmetric(normalize: bool | str, x: torch.Tensor) -> None:
+    if normalize == "symmetric" and x.dtype != torch.uint8:
+        raise ValueError(f"data.normalize: got symmetric for samples of {x.dtype}, expected 8-bit images; use true")

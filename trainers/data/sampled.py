@@ -6,7 +6,7 @@ Imports base, augment, prefetch, prepare, sampling and sources.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class SampledData(Data):
         eval_batch_size: int,
         train_samples: int | None = None,
         augment: Augment | None = None,
-        normalize: bool = True,
+        normalize: bool | Literal["symmetric"] = True,
         loader_workers: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
