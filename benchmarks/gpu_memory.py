@@ -1,4 +1,7 @@
-"""Copy and merge of a weight vector beside the bandwidth of the device's memory, in one process. Imports gossip."""
+"""Copy and merge of a weight vector beside the bandwidth of the device's memory, in one process. Imports gossip.
+
+Beside them the step of torch's fused SGD on a model's many tensors and on one flat tensor of the same size.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks import report
 from benchmarks.loops import NETWORKS
@@ -41,14 +45,28 @@ def timed(work: Callable[[int], object], device: torch.device) -> float:
     return float(first.elapsed_time(last)) / 1e3 / _REPEATS
 
 
+def optimizers(model: nn.Module, device: torch.device) -> dict[str, float]:
+    """Seconds of a step of SGD with momentum, on the tensors of a model and on one of the same size."""
+    found = {}
+    many = list(model.parameters())
+    one = [nn.Parameter(torch.zeros(sum(tensor.numel() for tensor in many), device=device))]
+    for name, tensors in (("tensors", many), ("flat", one)):
+        optimizer = torch.optim.SGD(tensors, lr=0.0, momentum=0.9, fused=True)
+        for tensor in tensors:
+            tensor.grad = torch.zeros_like(tensor)
+        found[name] = timed(lambda turn, optimizer=optimizer: optimizer.step(), device)  # type: ignore[misc]
+    return found
+
+
 def measure(device: torch.device, models: list[str], rounds: int) -> dict[str, Any]:
     """Bytes a second, read and written, of a large copy and of what an exchange does to each model's vector."""
     size = _SMALL if device.type == "cpu" else _LARGE
     here, there = (torch.zeros(size // 4, device=device) for _ in range(2))
-    found: dict[str, Any] = {"shared": False, "bandwidth": [], "models": {}}
+    found: dict[str, Any] = {"shared": False, "bandwidth": [], "models": {}, "optimizers": {}}
     vectors = {}
     for name in models:
-        vector = Flat(NETWORKS[name].build().to(device)).vector
+        model = NETWORKS[name].build().to(device)
+        vector = Flat(model).vector
         ipc = ipc_of(vector) if device.type == "cuda" else None
         found["shared"] |= ipc is not None
         made = [
@@ -58,6 +76,7 @@ def measure(device: torch.device, models: list[str], rounds: int) -> dict[str, A
             slot.copy_(vector)
         vectors[name] = (vector, made)
         found["models"][name] = {"bytes": vector.nbytes, "copy": [], "merge": [], "copy_s": [], "merge_s": []}
+        found["optimizers"][name] = optimizers(model, device)
     for _ in range(rounds):
         found["bandwidth"].append(2 * size / timed(lambda turn: here.copy_(there), device))
         for name, (vector, made) in vectors.items():
@@ -97,4 +116,7 @@ def show(found: dict[str, Any]) -> list[Bar]:
             )
             bars.append(Bar(f"{name}: {kind}, share of the bandwidth", ">=", SHARE, share.median))
     print(report.table(["", "us", "GB/s", "of the large copy"], rows))
+    for name, taken in found["optimizers"].items():
+        many, one = (taken[kind] * 1e6 for kind in ("tensors", "flat"))
+        print(f"{name}: fused SGD {many:.1f} us on the model's tensors, {one:.1f} us on one of their size")
     return bars

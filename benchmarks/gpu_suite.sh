@@ -99,7 +99,7 @@ PYTHON_END
         ;;
     methods)
         LIMIT=540
-        tests methods tests/contracts/test_on_devices.py -k "gpu or Gpu"
+        tests methods tests/contracts/test_on_devices.py tests/trainers/test_on_gpu.py -k "gpu or Gpu"
         ;;
     memory)
         run memory 300 "$PYTHON" -m benchmarks.gpu --parts memory --models 7m 25m --json "$OUT/gpu_memory.json"

@@ -47,6 +47,7 @@ class Outbox(Acquaintance):
         seats = self.transport.seats
         self._fence = load_fence()
         self._works = Works()
+        self._under_way = self._works.open
         self._words = self.transport.words
         self._known: list[int] = [0] * seats
         self._free = list(range(self.transport.slots()))
@@ -89,7 +90,7 @@ class Outbox(Acquaintance):
         Returns:
             The number of messages merged.
         """
-        if self._works.open:
+        if self._under_way:
             self._works.settle()
         merged = 0
         for peer in self.peers:

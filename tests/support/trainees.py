@@ -46,7 +46,7 @@ class Trainee:
     def work(self) -> tuple[int, bytes]:
         """Train; the step and the weights at the end."""
         self.worker.work()
-        return self.worker.exchange.steps, self.worker.exchange.flat.vector.numpy().tobytes()
+        return self.worker.exchange.steps, self.worker.exchange.flat.vector.cpu().numpy().tobytes()
 
 
 def train(

@@ -118,6 +118,14 @@ def test_a_compiled_model_trains_as_the_plain_one(tmp_path, monkeypatch):
     assert type(local.model).__name__ == "OptimizedModule"
 
 
+def test_cuda_graphs_are_asked_for_by_their_name_in_torch(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: asked.append(mode) or model)
+    for how in ("true", "reduce-overhead", "false"):
+        trained(tmp_path, f"train.compile={how}", steps=1)
+    assert asked == [None, "reduce-overhead"]
+
+
 def test_channels_last_stays_through_the_flat_vector_and_changes_the_fingerprint(tmp_path):
     def convolutional():
         torch.manual_seed(2)
