@@ -29,7 +29,7 @@ ROWS: list[Row] = [
     ("consensus", "consensus error of each method against theory", commands.add_consensus, commands.consensus),
     ("report", "write a page of what runs did", inspection.add_report, inspection.report),
     ("doctor", "find out what does not work on this machine", inspection.add_doctor, inspection.doctor),
-    ("recipes", "list the recipes that come along, or copy one", commands.add_recipes, commands.recipes),
+    ("recipes", "list the recipes that come along, or copy one", inspection.add_recipes, inspection.recipes),
     ("completion", "write completion for your shell", inspection.add_completion, inspection.completion),
 ]
 
@@ -39,11 +39,20 @@ def parser() -> Parser:
     whole = Parser(
         prog="gosgd", description="Distributed training for PyTorch in which workers never wait for each other."
     )
+    whole.epilog = (
+        "examples:\n"
+        "  gosgd train digits --workers 4     a first run, with data that comes along\n"
+        "  gosgd report runs/digits           what it did, as a page\n"
+        "  gosgd doctor                       when something does not work\n"
+        "\n"
+        "`gosgd COMMAND --help` shows options and examples of a command. Exit codes: 0 done, 1 failed, 2 a mistake in\n"
+        "what was asked for, 128 + N ended by signal N."
+    )
     whole.add_argument("--version", action="version", version=f"gosgd {version('gosgd')}")
     parsers = whole.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary, add, function in ROWS:
-        sub = parsers.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(function=function)
+        sub = parsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        sub.set_defaults(function=function, parser=sub)
         add(sub)
     return whole
 
@@ -55,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # argparse gives up on positional arguments behind an option: `gosgd train digits --workers 4 run.dir=here`.
     if not hasattr(given, "overrides") or not all("=" in word and not word.startswith("-") for word in rest):
         if rest:
-            words.error(f"unrecognized arguments: {' '.join(rest)}")
+            given.parser.unknown(rest)
     else:
         given.overrides += rest
     try:

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         ("slurm", "write a script for sbatch", _add_slurm),
         ("kubernetes", "write a manifest for kubectl", _add_kubernetes),
     ):
-        options = targets.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        options = targets.add_parser(name, help=summary)
         add_config(options)
         options.add_argument("--nodes", type=int, required=True, metavar="N", help="machines, or pods")
         each = options.add_mutually_exclusive_group(required=True)

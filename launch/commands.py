@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
-from configs import dump, recipe_path
-from configs import recipes as recipe_names
+from configs import dump
 from launch import detach
 from launch.arguments import NOT_RESUMED, Instead, add_config, add_resume, duration
 
@@ -154,9 +152,13 @@ def add_analyze(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="of a run that came to its end")
     parser.add_argument("--layers", metavar="PATTERNS", help="names or patterns, with commas (default: all but logits)")
-    parser.add_argument("--samples", type=int, default=2000, metavar="N", help="held-out samples (%(default)s)")
-    parser.add_argument("--steps", type=int, default=200, metavar="N", help="of tuning, and of critics (%(default)s)")
-    parser.add_argument("--only", metavar="PARTS", help="of scores,modes,binary,information (default: all)")
+    parser.add_argument(
+        "--samples", type=int, default=2000, metavar="N", help="held-out samples (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=200, metavar="N", help="of tuning, and of critics (default: %(default)s)"
+    )
+    parser.add_argument("--only", metavar="PARTS", help="some of scores,modes,binary,information (default: all)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -174,20 +176,23 @@ def add_chaos(parser: argparse.ArgumentParser) -> None:
         "  gosgd chaos digits --workers 4 --duration 1m --kill-every 10s\n"
         "  gosgd chaos job.yaml --duration 10m --kill-every 20s --stop-every 30s --stop-for 5s --partition-every 2m\n"
         "\n"
-        "The job runs twice, undisturbed and under faults, with as many steps as fill the time. chaos.json and\n"
-        "chaos.png go to the output directory, each run to a folder there."
+        "T is a time such as 30s, 10m or 1.5h; faults that are not asked for do not come. The job runs twice,\n"
+        "undisturbed and under faults, with as many steps as fill the time. chaos.json and chaos.png go to the output\n"
+        "directory, each run to a folder there."
     )
     add_config(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes (default: run.workers)")
     parser.add_argument("--duration", type=duration, default=60.0, metavar="T", help="of each run (default: 1m)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a worker, instead of measuring the pace first")
-    parser.add_argument("--kill-every", type=duration, default=0.0, metavar="T", help="SIGKILL to some worker")
-    parser.add_argument("--stop-every", type=duration, default=0.0, metavar="T", help="SIGSTOP to some worker")
-    parser.add_argument("--stop-for", type=duration, default=5.0, metavar="T", help="until SIGCONT (default: 5s)")
-    parser.add_argument("--several-every", type=duration, default=0.0, metavar="T", help="kill several at once")
+    parser.add_argument("--kill-every", type=duration, default=0.0, metavar="T", help="kill a worker about every T")
+    parser.add_argument("--stop-every", type=duration, default=0.0, metavar="T", help="stop a worker about every T")
+    parser.add_argument("--stop-for", type=duration, default=5.0, metavar="T", help="for so long (default: 5s)")
+    parser.add_argument(
+        "--several-every", type=duration, default=0.0, metavar="T", help="kill several at once about every T"
+    )
     parser.add_argument("--several", type=int, default=2, metavar="N", help="how many those are (default: 2)")
     parser.add_argument("--partition-every", type=duration, default=0.0, metavar="T", help="cut half the workers off")
-    parser.add_argument("--partition-for", type=duration, default=5.0, metavar="T", help="(default: 5s)")
+    parser.add_argument("--partition-for", type=duration, default=5.0, metavar="T", help="for so long (default: 5s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the schedule (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="a new directory (default: runs/NAME-chaos)")
 
@@ -211,23 +216,40 @@ def add_consensus(parser: argparse.ArgumentParser) -> None:
         "--methods",
         default="gosgd,persyn",
         metavar="NAMES",
-        help="of none, fully_sync, persyn, easgd, easgd_async, downpour, gosgd, pairwise (default: %(default)s)",
+        help="of none, fully_sync, persyn, easgd, easgd_async, downpour, gosgd, gosgd_adaptive, pairwise"
+        " (default: %(default)s)",
     )
-    parser.add_argument("--rhos", default="0.01,0.1,0.4", metavar="RATES", help="exchanges per step (%(default)s)")
-    parser.add_argument("--workers", type=int, default=8, metavar="M", help="(default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=1000, metavar="D", help="weights of a worker (%(default)s)")
-    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="rounds, or single ticks (%(default)s)")
-    parser.add_argument("--clock", choices=["round", "tick"], default="round", help="all update in a step, or one")
     parser.add_argument(
-        "--delivery", choices=["instant", "queued"], default="instant", help="merged at once, or at the next step"
+        "--rhos", default="0.01,0.1,0.4", metavar="RATES", help="exchanges of a worker per step (default: %(default)s)"
     )
-    parser.add_argument("--variance", type=float, default=1.0, metavar="V", help="of the updates (%(default)s)")
+    parser.add_argument("--workers", type=int, default=8, metavar="M", help="how many workers (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=1000, metavar="D", help="weights of a worker (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=1000, metavar="N", help="rounds, or single ticks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=["round", "tick"],
+        default="round",
+        help="whether all workers update in a step, or one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--delivery",
+        choices=["instant", "queued"],
+        default="instant",
+        help="whether messages are merged at once, or at the next step (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--variance", type=float, default=1.0, metavar="V", help="of the updates (default: %(default)s)"
+    )
     parser.add_argument("--alpha", type=float, metavar="A", help="elastic rate of easgd (default: 0.9 / M)")
-    parser.add_argument("--repeats", type=int, default=20, metavar="R", help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=20, metavar="R", help="simulations side by side (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is random (default: %(default)s)")
     parser.add_argument("--real", action="store_true", help="also measure live worker processes")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the curves")
-    parser.add_argument("--json", metavar="FILE|-", help="write every figure")
+    parser.add_argument("--json", metavar="FILE|-", help="write every figure, - for standard output")
 
 
 def consensus(given: argparse.Namespace) -> int:
@@ -235,37 +257,3 @@ def consensus(given: argparse.Namespace) -> int:
     from launch.consensus import run
 
     return run(given)
-
-
-def add_recipes(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `gosgd recipes`."""
-    parser.epilog = "examples:\n  gosgd recipes list\n  gosgd recipes copy digits my_job.yaml"
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|copy")
-    actions.add_parser("list", help="name every recipe with its first line")
-    copy = actions.add_parser(
-        "copy", help="copy a recipe to edit it", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    copy.epilog = "examples:\n  gosgd recipes copy digits\n  gosgd recipes copy cifar10 jobs/mine.yaml"
-    copy.add_argument("name", metavar="RECIPE", help="its name, see `gosgd recipes list`")
-    copy.add_argument(
-        "destination", nargs="?", metavar="FILE|DIR", help="where to (default: RECIPE.yaml here); never written over"
-    )
-
-
-def recipes(given: argparse.Namespace) -> int:
-    """List recipes or copy one."""
-    if given.action == "list":
-        width = max(len(name) for name in recipe_names())
-        for name in recipe_names():
-            print(f"{name:<{width}}  {recipe_path(name).read_text().partition(chr(10))[0].lstrip('# ')}")
-        return 0
-    source = recipe_path(given.name)
-    target = Path(given.destination or f"{given.name}.yaml")
-    target = target / f"{given.name}.yaml" if target.is_dir() else target
-    if target.exists():
-        raise ValueError(f"got {target}, which exists already; expected a new file")
-    if not target.parent.is_dir():
-        raise ValueError(f"got {target}, whose folder does not exist; make it first")
-    shutil.copyfile(source, target)
-    print(target)
-    return 0

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from gossip.directory import PREFIX, in_use, root
 from gossip.fence import load as load_fence
 from launch.doctor_trial import Trial, attempt
+from launch.units import size
 
 OURS = ("configs", "gossip", "regularizers", "trainers", "launch")
 _EXTRAS = ("scikit-learn", "matplotlib", "pillow", "scipy", "nixl")
@@ -231,11 +232,3 @@ def exchange(trial: Trial) -> Iterator[Finding]:
     section = "two processes"
     for part, told in trial.told.items():
         yield Finding(section, part, told.said, told.broken, told.advice)
-
-
-def size(count: float) -> str:
-    """Bytes for a person."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"

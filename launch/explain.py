@@ -18,6 +18,7 @@ from gossip.portrait import alternatives, named, portrait
 from gossip.theory import stationary
 from launch.errors import DONE
 from launch.settings import blame, read
+from launch.units import size as bytes_of
 from trainers import data as datasets
 from trainers import models, regularization
 from trainers.schema import Run, options
@@ -85,7 +86,7 @@ def _row(name: str, config: MethodConfig, workers: int, size: int | None) -> dic
 def describe(figures: dict[str, Any], unknown: str) -> str:
     """The figures for a person."""
     size = figures["vector_bytes"]
-    vector = f"weights of {_bytes(size)} each" if size else f"weights of unknown size ({unknown})"
+    vector = f"weights of {bytes_of(size)} each" if size else f"weights of unknown size ({unknown})"
     lines = [
         f"{figures['name']}: {figures['workers']} workers, {vector}",
         "",
@@ -109,7 +110,7 @@ def _line(row: dict[str, Any]) -> str:
     error = "grows without bound" if row["grows"] else "not known" if row["error"] is None else f"{row['error']:.4g}"
     if row["sem"] is not None:
         error += f" +- {row['sem']:.2g} (simulated)"
-    size = "-" if row["bytes"] is None else _bytes(row["bytes"])
+    size = "-" if row["bytes"] is None else bytes_of(row["bytes"])
     return f"  {row['exchange']:<50} {row['messages']:>8.3g}  {size:>10}   {error}"
 
 
@@ -132,10 +133,3 @@ def drawing(matrix: Matrix) -> list[str]:
 
 def _entry(value: float) -> str:
     return "." if value == 0 else f"{value:.4g}"
-
-
-def _bytes(size: float) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size:.0f} B"

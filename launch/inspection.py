@@ -1,10 +1,18 @@
-"""What `gosgd doctor`, `gosgd report` and `gosgd completion` take. Imports launch.arguments; the rest when they run."""
+"""What `gosgd doctor`, `report`, `recipes` and `completion` take and do.
+
+Imports configs and launch.arguments at once, everything that needs torch only when it runs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
+import shutil
+from itertools import takewhile
 from pathlib import Path
 
+from configs import recipe_path
+from configs import recipes as recipe_names
 from launch.arguments import duration
 
 SHELLS = ("bash", "zsh", "fish")
@@ -76,4 +84,43 @@ def completion(given: argparse.Namespace) -> int:
     from launch.completion import script
 
     print(script(given.shell))
+    return 0
+
+
+def _first_sentence(text: str) -> str:
+    """Of the comment that a recipe begins with."""
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    said = " ".join(line.lstrip("# ") for line in comment)
+    return re.split(r"[.:](?:\s|$)", said, maxsplit=1)[0]
+
+
+def add_recipes(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gosgd recipes`."""
+    parser.epilog = "examples:\n  gosgd recipes list\n  gosgd recipes copy digits my_job.yaml"
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|copy")
+    actions.add_parser("list", help="name every recipe with its first line")
+    copy = actions.add_parser("copy", help="copy a recipe to edit it")
+    copy.epilog = "examples:\n  gosgd recipes copy digits\n  gosgd recipes copy cifar10 jobs/mine.yaml"
+    copy.add_argument("name", metavar="RECIPE", help="its name, see `gosgd recipes list`")
+    copy.add_argument(
+        "destination", nargs="?", metavar="FILE|DIR", help="where to (default: RECIPE.yaml here); never written over"
+    )
+
+
+def recipes(given: argparse.Namespace) -> int:
+    """List recipes or copy one."""
+    if given.action == "list":
+        width = max(len(name) for name in recipe_names())
+        for name in recipe_names():
+            print(f"{name:<{width}}  {_first_sentence(recipe_path(name).read_text())}")
+        return 0
+    source = recipe_path(given.name)
+    target = Path(given.destination or f"{given.name}.yaml")
+    target = target / f"{given.name}.yaml" if target.is_dir() else target
+    if target.exists():
+        raise ValueError(f"got {target}, which exists already; expected a new file")
+    if not target.parent.is_dir():
+        raise ValueError(f"got {target}, whose folder does not exist; make it first")
+    shutil.copyfile(source, target)
+    print(target)
     return 0

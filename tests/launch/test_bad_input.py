@@ -65,8 +65,14 @@ ARGUMENTS = {
         r"got 65 workers, expected 1 to run\.max_workers = 64",
     ),
     "no workers": (["small.yaml", "--workers", "0"], r"got 0 workers, expected 1 to run\.max_workers = 64"),
-    "workers that are no number": (["small.yaml", "--workers", "two"], r"gosgd train: .*invalid int value: 'two'"),
-    "an unknown option": (["small.yaml", "--worker", "2"], r"gosgd: unrecognized arguments: --worker 2"),
+    "workers that are no number": (
+        ["small.yaml", "--workers", "two"],
+        r"gosgd train: --workers: got 'two', expected a whole number",
+    ),
+    "an unknown option": (
+        ["small.yaml", "--worker", "2"],
+        r"gosgd train: got --worker 2, which it does not take; did you mean '--workers'\?",
+    ),
     "a run directory that is taken": (["small.yaml", "run.dir=taken"], r"run\.dir: got taken, which is not empty"),
     "a run directory below a file": (["small.yaml", "run.dir=small.yaml/run"], r"run\.dir: got .*which is a file"),
     "no run to resume": (["small.yaml", "--resume", "taken"], r"--resume: got taken, expected auto, never, or"),

@@ -184,9 +184,9 @@ BAD = {
     "a negative seed": (["--seed", "-1"], "--seed: got -1"),
     "no variance": (["--variance", "0"], "--variance: got 0"),
     "endless variance": (["--variance", "inf"], "--variance: got inf"),
-    "an unknown clock": (["--clock", "tock"], "invalid choice: 'tock'"),
-    "an unknown delivery": (["--delivery", "late"], "invalid choice: 'late'"),
-    "workers that are no number": (["--workers", "many"], "invalid int value: 'many'"),
+    "an unknown clock": (["--clock", "tock"], "--clock: got 'tock', expected one of round, tick"),
+    "an unknown delivery": (["--delivery", "late"], "--delivery: got 'late', expected one of instant, queued"),
+    "workers that are no number": (["--workers", "many"], "--workers: got 'many', expected a whole number"),
     "a rate at which moves diverge": (
         ["--methods", "easgd", "--alpha", "0.6"],
         "got alpha=0.6 for 4 workers, expected 0 < alpha < 0.4",

@@ -267,7 +267,7 @@ def test_shared_memory_is_sized_from_the_model_with_room_to_spare(job):
         (["--storage-claim", "a b"], "--storage-claim: got 'a b', expected small letters"),
         (["--image", ""], "--image: got '', expected the name of an image"),
         (["data={name: mnist, root: nowhere}"], r"small\.yaml:3: data: .*; without data here, give --shared-memory"),
-        (["--kind", "job"], "invalid choice: 'job'"),
+        (["--kind", "job"], "--kind: got 'job', expected one of"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_written(job, capsys, options, said):
