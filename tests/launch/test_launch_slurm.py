@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,9 @@ def test_the_script_is_shell_that_bash_can_read_and_asks_for_what_was_asked_for(
     assert main(["launch", "slurm", *arguments]) == 0
     script = slurm / "my run" / "slurm.sh"
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    if shutil.which("shellcheck"):
-        assert subprocess.run(["shellcheck", "--severity=warning", script], check=False).returncode == 0
+    beside = Path(sys.executable).with_name("shellcheck")
+    if shellcheck := shutil.which("shellcheck") or shutil.which(beside):
+        assert subprocess.run([shellcheck, "--severity=warning", script], check=False).returncode == 0
     found = directives(script)
     assert {"--nodes=4", "--ntasks-per-node=1", "--gpus-per-node=8", "--cpus-per-task=16", "--time=1-12"} < {*found}
     assert {"--signal=B:USR2@300", "--requeue", "--mem=64G", "--partition=gpu", "--account=lab"} < {*found}
