@@ -65,7 +65,7 @@ def method(name: str) -> None:
     """K of an exchange, and the consensus error over rounds."""
     configs: list[MethodConfig] = [METHODS.config(name).of(**given) for given in METHOD_OPTIONS[name]]  # type: ignore[misc]
     drawn = portrait(configs[0], WORKERS)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), width_ratios=[1, 1.7], layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 3.3), width_ratios=[1, 1.7], layout="constrained")
     image = left.imshow(np.ma.masked_equal(drawn.exchange, 0), cmap="Blues", vmin=0, vmax=1)
     left.set_title(f"K of {drawn.event.partition(',')[0].partition(' (')[0].partition(' at ')[0]}", fontsize=8)
     labels = ["w~", *(f"w{worker}" for worker in range(1, WORKERS + 1))]
@@ -85,7 +85,7 @@ def method(name: str) -> None:
     right.set_xlabel("rounds: local steps of every worker")
     right.set_ylabel("consensus error")
     right.set_title(f"M = {WORKERS}, D = {DIMENSION}, updates N(0, 1), mean of {REPEATS} simulations", fontsize=9)
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(name, figure)
 
 
