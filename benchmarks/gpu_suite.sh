@@ -78,7 +78,8 @@ for index in range(torch.cuda.device_count()):
     about = torch.cuda.get_device_properties(index)
     peers = [torch.cuda.can_device_access_peer(index, o) for o in range(torch.cuda.device_count()) if o != index]
     print(index, about.name, f"{about.total_memory / 1e9:.0f} GB", "peer access:", peers or "no other device")
-missing = [n for n in ("pydantic", "safetensors", "yaml", "pytest", "hypothesis", "sklearn") if not importlib.util.find_spec(n)]
+missing = [n for n in ("pydantic", "shtab", "tqdm", "packaging", "safetensors", "yaml", "pytest", "pytest_timeout", "hypothesis", "sklearn")
+           if not importlib.util.find_spec(n)]
 print("missing packages:", missing or "none")
 from gossip.transports.ipc import ipc_of
 print("memory can be shared through CUDA IPC:", ipc_of(torch.zeros(1, device="cuda")) is not None)

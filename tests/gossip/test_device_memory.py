@@ -15,7 +15,7 @@ from gossip.transports.device_memory import DeviceMemory
 from gossip.transports.ipc import CudaIpc, IpcError, as_tensor, ipc_of
 from gossip.transports.shared_memory import SharedMemory
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(100)
 
 D = 64
 

@@ -16,7 +16,7 @@ from gossip.messages import Messages
 from gossip.outbox import Outbox
 from gossip.transports.in_process import InProcess, Meeting
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(100)
 
 D = 16  # elements of a weight matrix of 4 x 4, 64 bytes
 
