@@ -11,7 +11,10 @@
 # and again at the end; the exit code is 1 if anything was.
 
 set -uo pipefail
-cd "$(dirname "$0")/.."
+OUT=$(realpath -m "${OUT:-gpu-results}") # as seen from where this was called
+WHEELS=${WHEELS:+$(realpath -m "$WHEELS")}
+CIFAR=${CIFAR:+$(realpath -m "$CIFAR")}
+cd "$(dirname "$0")/.." || exit 1
 
 STAGES=(about transport methods memory exchange steps training profile)
 if [[ ${1:-} == --list ]]; then
@@ -28,7 +31,6 @@ for stage in "${CHOSEN[@]}"; do
 done
 
 PYTHON=${PYTHON:-python3}
-OUT=${OUT:-gpu-results}
 mkdir -p "$OUT"
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
