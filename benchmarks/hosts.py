@@ -11,10 +11,8 @@ import argparse
 import contextlib
 import copy
 import os
-import socket
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -26,9 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gossip
 from benchmarks import networks, report
+from benchmarks.by_hand import ByHand, connected
 from benchmarks.exchange import Round, flattened, ratios
 from benchmarks.fleet import Fleet, Signs, job_directories
 from benchmarks.loops import NETWORKS, Loop, timed
+from benchmarks.race import classifier, digits, show_race
 from benchmarks.report import Bar, spread
 from gossip.directory import JobDirectory
 from gossip.flat import Flat
@@ -50,57 +50,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "ddp": {},
 }
 TARGET = 0.1
-_HIDDEN = {"7m": [2600, 2600], "200k": [400, 400]}
+HIDDEN = {"7m": [2600, 2600], "200k": [400, 400]}
 _RATE, _BATCH, _LOOK_EVERY = 0.05, 16, 5
 _KEY = b"of this benchmark"
 _WARM_UP = 10
 HEADER = ["variant", "step ms", "over none", "bar", "by hand at rho", "own us a step", "merged a step"]
-_PIECE = 1 << 17
 _NAMES = {"ddp": "DDP over gloo"} | {f"socket {wire}": f"by hand, {wire}, every step" for wire in WIRES}
-
-
-class ByHand:
-    """The least that bringing a vector to the other host takes: a copy, a socket there and back, a lerp.
-
-    Args:
-        vector: the weights.
-        dtype: that they are sent in.
-        peer: a connection to the other worker.
-    """
-
-    def __init__(self, vector: torch.Tensor, dtype: torch.dtype, peer: socket.socket) -> None:
-        self._vector, self._peer = vector, peer
-        self._mine, self._theirs = torch.empty_like(vector, dtype=dtype), torch.empty_like(vector, dtype=dtype)
-        self._pool = ThreadPoolExecutor(1)
-
-    def exchange(self) -> None:
-        """Send and receive at the same time, and merge."""
-        self._mine.copy_(self._vector)
-        sending = self._pool.submit(self._peer.sendall, self._bytes(self._mine))
-        left = self._bytes(self._theirs)
-        while len(left):
-            left = left[self._peer.recv_into(left) :]
-        sending.result()
-        for mine, theirs in zip(self._vector.split(_PIECE), self._theirs.split(_PIECE), strict=True):
-            mine.lerp_(theirs.to(mine.dtype), 0.5)
-
-    @staticmethod
-    def _bytes(tensor: torch.Tensor) -> memoryview:
-        return memoryview(tensor.view(torch.uint8).numpy()).cast("B")
-
-
-def _connected(rank: int, address: str) -> socket.socket:
-    if rank:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                return socket.create_connection((address, PORT + 1))
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-    with socket.create_server((address, PORT + 1)) as server:
-        return server.accept()[0]
 
 
 class Worker:
@@ -129,7 +84,7 @@ class Worker:
             "none": self._loop(plain),
             "ddp": self._loop(ddp, module=DistributedDataParallel(ddp, gradient_as_bucket_view=True)),
         }
-        self._peer = _connected(rank, address)
+        self._peer = connected(rank, address, PORT + 1)
         for name, dtype in FLOORS.items():
             own = copy.deepcopy(model)
             by_hand = ByHand(Flat(own).vector, dtype, self._peer)
@@ -184,8 +139,8 @@ class Worker:
             Seconds of training, evaluations left out, until then, and the steps; the whole curve.
         """
         torch.manual_seed(seed)
-        x, y = _digits()
-        model = _classifier(self._name)
+        x, y = digits()
+        model = classifier(HIDDEN[self._name])
         module: nn.Module = model
         exchange: gossip.Exchange | None = None
         if method == "ddp":
@@ -234,19 +189,6 @@ class Worker:
         word = torch.tensor([self._signs[self._rank] >= turn, late]).float()
         dist.all_reduce(word)
         return bool(word[0] == WORKERS or word[1])
-
-
-def _digits() -> tuple[torch.Tensor, torch.Tensor]:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
-
-
-def _classifier(network: str) -> nn.Module:
-    first, second = _HIDDEN[network]
-    parts = [nn.Linear(64, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(), nn.Linear(second, 10)]
-    return nn.Sequential(*parts)
 
 
 @contextlib.contextmanager
@@ -329,31 +271,10 @@ def race(network: str, seeds: int, target: float, longest_s: float) -> dict[str,
     return found
 
 
-def slower(made: list[dict[str, Any]]) -> tuple[float, int]:
-    """Seconds and steps of whichever worker was later; those of its end where it did not get there."""
-    ends = [(one["seconds"] or one["curve"][-1][0], one["steps"]) for one in made]
-    return max(ends)
-
-
-def show_race(found: dict[str, Any]) -> None:
-    """Print the table of times."""
-    rows = []
-    for method, runs in found["methods"].items():
-        seconds = spread(slower(made)[0] for made in runs)
-        steps = spread(float(slower(made)[1]) for made in runs)
-        missed = sum(one["seconds"] is None for made in runs for one in made)
-        rows.append([method, seconds.text(2), steps.text(0), f"{1e3 * seconds.median / steps.median:.1f}", str(missed)])
-    print(
-        f"\n{found['model']}: digits until the loss is below {found['target']:g} on both workers, round trips of"
-        f" {found['delay_ms']:g} ms, {found['mbits_per_s']:g} Mbit/s each way, seeds: {len(runs)}"
-    )
-    print(report.table(["method", "seconds", "steps", "ms a step", "not reached"], rows))
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     parser = report.parser(__doc__)
-    parser.add_argument("--model", default="7m", choices=list(_HIDDEN))
+    parser.add_argument("--model", default="7m", choices=list(HIDDEN))
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100, help="timed steps a round")
     parser.add_argument("--seeds", type=int, default=3, help="of the race; 0 leaves it out")

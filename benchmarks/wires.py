@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ WORKERS = 4
 RHO = 0.1
 STEPS = 200
 FULL = "float32"
-ROUNDED = [wire for wire in WIRES if wire != FULL]
 
 
 def settings(wire: str, seed: int, steps: int) -> runs.Settings:
@@ -29,25 +29,27 @@ def settings(wire: str, seed: int, steps: int) -> runs.Settings:
     return runs.recipe("digits") | {"exchange": exchange, "seed": seed, "train": {"steps": steps}, "run": quiet}
 
 
-def compare(seeds: int, steps: int, workers: int, folder: Path) -> dict[str, Any]:
+def compare(wires: Sequence[str], seeds: int, steps: int, workers: int, folder: Path) -> dict[str, Any]:
     """Held-out accuracies in percent, by seed and wire, and differences from float32 in points."""
     pairs = []
     for seed in range(seeds):
         pairs.append({})
-        for wire in WIRES:
+        for wire in wires:
             summary = runs.train(settings(wire, seed, steps), workers, folder / f"{wire}-{seed}")
             pairs[-1][wire] = 100 * float(summary["accuracy"])
         report.progress(f"seed {seed}: {pairs[-1]}")
-    less = {wire: interval([pair[wire] - pair[FULL] for pair in pairs]) for wire in ROUNDED}
+    less = {wire: interval([pair[wire] - pair[FULL] for pair in pairs]) for wire in wires if wire != FULL}
     return {"workers": workers, "steps": steps, "rho": RHO, "pairs": pairs, "less float32": less}
 
 
 def show(compared: dict[str, Any]) -> None:
     """Print the table."""
-    rows = [[str(seed), *(f"{pair[wire]:.2f}" for wire in WIRES)] for seed, pair in enumerate(compared["pairs"])]
-    rows.append(["mean", *(f"{statistics.fmean(pair[wire] for pair in compared['pairs']):.2f}" for wire in WIRES)])
+    pairs = compared["pairs"]
+    wires = [*pairs[0]]
+    rows = [[str(seed), *(f"{pair[wire]:.2f}" for wire in wires)] for seed, pair in enumerate(pairs)]
+    rows.append(["mean", *(f"{statistics.fmean(pair[wire] for pair in pairs):.2f}" for wire in wires)])
     print(f"\ndigits: M = {compared['workers']}, {compared['steps']} steps a worker, rho = {RHO}, accuracy in percent")
-    print(report.table(["seed", *WIRES], rows))
+    print(report.table(["seed", *wires], rows))
     for wire, less in compared["less float32"].items():
         spread = "" if less["half_width"] is None else f", 95 % interval +- {less['half_width']:.2f}"
         print(f"{wire} less float32: {less['mean']:+.2f} points{spread}")
@@ -60,12 +62,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--steps", type=int, default=STEPS, help="of a worker")
     given = parser.parse_args(arguments)
+    wires = [*WIRES]
     if given.quick:
+        wires = [FULL, "bfloat16"]
         given = argparse.Namespace(**{**vars(given), "seeds": 1, "steps": 20, "workers": 2})
     found = report.machine()
     print(report.describe(found))
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
-        results = compare(given.seeds, given.steps, given.workers, Path(temporary))
+        results = compare(wires, given.seeds, given.steps, given.workers, Path(temporary))
     show(results)
     report.finish(given, found, results, [])
 
