@@ -147,7 +147,7 @@ def link_table() -> str:
 
 def measure() -> dict[str, Any]:
     """Messages, disagreement and waits in simulations."""
-    found: dict[str, Any] = {"gossip": [], "slowest": []}
+    found: dict[str, Any] = {"gossip": []}
     for rho, rounds in ROUNDS.items():
         for workers in SIMULATED:
             repeats = max(1, min(2_000, 20_000 // workers))
@@ -158,10 +158,16 @@ def measure() -> dict[str, Any]:
                 {"rho": rho, "workers": workers, "rounds": rounds, "messages": result.messages, "error": error}
             )
             report.progress(str(found["gossip"][-1]))
-    chance = np.random.default_rng(0)
+    found["slowest"] = late()
+    return found
+
+
+def late() -> list[dict[str, float]]:
+    """How late the slowest worker is when steps take normally distributed times."""
+    chance, found = np.random.default_rng(0), []
     for workers in SIMULATED:
-        latest = [float(chance.normal(1, JITTER, workers).max()) for _ in range(max(20, 20_000 // workers))]
-        found["slowest"].append({"workers": workers, "late": statistics.fmean(latest) - 1})
+        latest = [float(chance.normal(1, JITTER, workers).max()) for _ in range(max(20, 2_000_000 // workers))]
+        found.append({"workers": workers, "late": statistics.fmean(latest) - 1})
     return found
 
 
@@ -178,11 +184,12 @@ def simulated_table() -> str:
                 f"{model:.3f}",
                 f"{one['messages']:.3f}",
                 f"{one['error']:.1f}",
+                str(one["rounds"]),
                 f"{slowest(one['workers']):.3f}",
                 f"{wait['late']:.3f}",
             ]
         )
-    header = ["workers", "rho", "messages a step: model", "simulated", "disagreement after its rounds"]
+    header = ["workers", "rho", "messages a step: model", "simulated", "disagreement", "after steps"]
     return _table([*header, "slowest late by: model", "simulated"], lines)
 
 
@@ -207,7 +214,7 @@ def costs_table(net: Net) -> str:
     lines = []
     for name, config, size in methods(net, rates):
         made = [cost(config, workers, size, STEP_S, net, rates) for workers in SIZES]
-        waits = [f"{1e3 * one.wait_s:.3g}" for one in made]
+        waits = [f"{1e3 * one.wait_s:,.0f}" if one.wait_s > 0.1 else f"{1e3 * one.wait_s:.1f}" for one in made]
         over = [f"{made[0].over(STEP_S):.2f}", f"{made[-1].over(STEP_S):.2f}"]
         last = made[-1]
         sent = [f"{last.messages:.3g}", f"{last.sent / 1e6:.3g}", f"{100 * made[0].load:.0f} %"]
