@@ -8,6 +8,7 @@ torchrun's store, which is used for that one signed address and never again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +79,13 @@ class Job:
     def here(self) -> Sequence[int]:
         """The workers that this host began with."""
         return range(self.workers) if self.hosts is None else self.hosts.here
+
+    def began(self) -> float:
+        """When the first worker of this host began to train, in seconds since 1970: now, if this is the first."""
+        mark = self.directory.path / "began"
+        with contextlib.suppress(FileExistsError):
+            mark.touch(mode=0o600, exist_ok=False)
+        return mark.stat().st_mtime
 
     def abort(self) -> None:
         """Remove the directory of a job that fails and that no launcher looks after."""

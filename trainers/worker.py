@@ -101,7 +101,7 @@ class Worker:
         self._interrupted = self._stopped = self._torn = False
         # A restarted gossip worker is given weights by its peers; its optimizer state starts empty.
         self._resume = resume if generation == 0 else not self.exchange.rejoins
-        self._began = self._logged = self._longest = 0.0
+        self._began = self._job_began = self._logged = self._longest = 0.0
         self._first = 0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -120,6 +120,7 @@ class Worker:
         exchange.start(self._saving.restore(self._resume), lambda: self._interrupted)
         self._first = exchange.steps
         self._logged = self._began = time.time()
+        self._job_began = self.job.began()  # by whoever was first: this worker may be a restarted one
         try:
             while not self._finished():
                 if self._stop():
@@ -265,7 +266,7 @@ class Worker:
         last = exchange.leave(self._patience() if self._interrupted else 60.0, stay=not self._interrupted)
         if last:
             try:
-                self._write_final(time.time() - self._began)
+                self._write_final(time.time() - self._job_began)
             except (OSError, SafetensorError) as error:  # a full disk
                 _log.error("the consensus model was not written; step %d is saved: %s", self._saving.step, error)
         exchange.release(last)

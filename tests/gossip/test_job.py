@@ -30,6 +30,10 @@ def test_a_process_that_nobody_launched_is_the_only_worker(environment):
     environment()
     job = Job.from_environment()
     assert (job.rank, job.workers, job.local_rank, job.supervised) == (0, 1, 0, False)
+    began = job.began()
+    assert 0 <= time.time() - began < 5
+    time.sleep(0.02)
+    assert job.began() == began, "a worker that is restarted did not begin the job"
     job.directory.remove()
 
 

@@ -65,6 +65,8 @@ def test_a_killed_worker_is_restarted_alone_and_rejoins(job, capsys):
     assert "steps a worker   1,500" in out
     assert "worker 1 was killed by SIGKILL; restart 1 of 3" in err
     assert (summary_of(job)["mass_total"], summary_of(job)["workers"]) == (1.0, 2)
+    times = [line["time"] for rank in (0, 1) for line in lines(job / "run" / "workers" / str(rank) / "metrics.jsonl")]
+    assert summary_of(job)["seconds"] > max(times) - min(times), "from the first worker's first step"
     events = [{name: event[name] for name in event if name != "time"} for event in lines(job / "run" / "events.jsonl")]
     assert events == [
         {"event": "failure", "worker": 1, "attempt": 0, "signal": 9},
