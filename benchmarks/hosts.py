@@ -52,8 +52,7 @@ METHODS: dict[str, dict[str, Any]] = {
 TARGET = 0.1
 HIDDEN = {"7m": [2600, 2600], "200k": [400, 400]}
 _RATE, _BATCH, _LOOK_EVERY = 0.05, 16, 5
-_KEY = b"of this benchmark"
-_WARM_UP = 10
+_KEY, _WARM_UP = b"of this benchmark", 10
 HEADER = ["variant", "step ms", "over none", "bar", "by hand at rho", "own us a step", "merged a step"]
 _NAMES = {"ddp": "DDP over gloo"} | {f"socket {wire}": f"by hand, {wire}, every step" for wire in WIRES}
 

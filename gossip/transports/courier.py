@@ -145,17 +145,10 @@ class Courier(threading.Thread):
                         self._tell(link, now)
                 if link.up:
                     self._vectors.fetch(link)
-                    busy |= link.transfer is not None or self._awaited(link)
+                    busy |= link.transfer is not None or self._known.awaited(link, self._words)
             except LinkError as error:
                 self._drop(link, now, str(error))
         return busy or bool(self._dirty)
-
-    def _awaited(self, link: Link) -> bool:
-        """Whether a vector of ours may be being read: that gets on only as often as the engine is used."""
-        commit = self._words[layout.post(link.member.seat) + layout.COMMIT]
-        receipt = link.words[layout.receipt(self._seats, self.me.seat) + layout.ACKNOWLEDGED] & ~layout.FLAG
-        ours = layout.pack(layout.sequence_of(commit), self.me.generation)
-        return commit != 0 and not commit & (layout.FLAG | layout.GIVEN_UP) and receipt != ours
 
     def _stepping(self) -> bool:
         return self._words[layout.STATE] in (State.ACTIVE, State.JOINING, State.LEAVING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from gossip import layout
-from gossip.layout import FLAG, Member, State
+from gossip.layout import FLAG, GIVEN_UP, Member, State, Words
 from gossip.transports.links import Link
 from gossip.transports.notes import About, Final, Standing
 
@@ -75,6 +75,17 @@ class Known:
         hidden = {layout.PUBLISHING, layout.PUBLISHED, *range(own, own + layout.POST)}
         link.words.update({index: word for index, word in note.words.items() if index not in hidden})
         link.books = True
+
+    def awaited(self, link: Link, words: Words) -> bool:
+        """Whether a vector of ours may be being read: that gets on only as often as the engine is used.
+
+        Args:
+            words: of this member.
+        """
+        commit = words[layout.post(link.member.seat) + layout.COMMIT]
+        receipt = link.words[layout.receipt(self._seats, self._me.seat) + layout.ACKNOWLEDGED] & ~FLAG
+        ours = layout.pack(layout.sequence_of(commit), self._me.generation)
+        return commit != 0 and not commit & (FLAG | GIVEN_UP) and receipt != ours
 
     def _copy(self, link: Link, note: Standing) -> None:
         words = link.words
