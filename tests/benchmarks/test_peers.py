@@ -125,4 +125,4 @@ def test_ctrl_c_ends_workers_and_gives_the_shared_memory_back(tmp_path):
     finally:
         run.kill()
         run.wait()
-    assert not list(tmp_path.iterdir())
+    assert not [*tmp_path.glob("peers-*"), *tmp_path.glob("gosgd-*")]
