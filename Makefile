@@ -10,7 +10,7 @@ train: $(VENV)/.demo
 	$(BIN)/gosgd train digits --workers 4 run.dir=runs/digits-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -27,6 +27,14 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]
 
 
+def pytest_collection_modifyitems(items):
+    """Leaves out what is marked as slow, unless it is asked for."""
+    if not os.environ.get("GOSGD_SLOW_TESTS"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: GOSGD_SLOW_TESTS=1 runs it"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_memory_of_these_tests():
     """A place of their own for job directories: other jobs on this machine neither disturb nor are disturbed."""

@@ -16,6 +16,7 @@ NET = Net("a", 1e9, 1e-3)
 RATES = Rates(1e-9, 2e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(why_no_network()), reason=why_no_network())
 def test_hosts_times_every_variant_and_every_method_gets_there_over_a_slow_link(tmp_path, capsys):
     hosts.main(["--quick", "--longest", "1", "--json", str(tmp_path / "out.json")])
@@ -27,6 +28,7 @@ def test_hosts_times_every_variant_and_every_method_gets_there_over_a_slow_link(
     assert "DDP over gloo" in said and "gossip bfloat16, rho=0.4" in said and "round trips of 20 ms" in said
 
 
+@pytest.mark.slow
 def test_every_wire_is_compared_with_float32_by_seed(tmp_path, capsys):
     wires.main(["--quick", "--json", str(tmp_path / "out.json")])
     found = json.loads((tmp_path / "out.json").read_text())["results"]

@@ -77,6 +77,7 @@ def test_a_library_without_an_environment_is_skipped_with_the_reason(tmp_path):
     assert "cannot be installed" in environments.prepare(unknown, tmp_path / "file").reason
 
 
+@pytest.mark.slow
 def test_survivors_go_on_or_do_not_and_nothing_is_left_behind(tmp_path, capsys, monkeypatch):
     (shared := tmp_path / "shared").mkdir()
     monkeypatch.setenv("GOSGD_SHM_DIR", str(shared))
