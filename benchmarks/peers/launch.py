@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -79,14 +80,21 @@ class Nursery:
         self._process.communicate()
 
     def fork(self, folder: Path, name: str, environment: dict[str, str]) -> int:
-        """Start a process of a job; returns its number."""
+        """Start a process of a job; returns its number.
+
+        Raises:
+            ChildProcessError: nothing can be started.
+        """
         order = json.dumps({"folder": str(folder), "name": name, "environment": environment}) + "\n"
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(order.encode())
-        self._process.stdin.flush()
-        told = self._process.stdout.readline()
+        told = b""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(order.encode())
+            self._process.stdin.flush()
+            if select.select([self._process.stdout], [], [], _START_S)[0]:
+                told = self._process.stdout.readline()
         if not told:
-            raise RuntimeError("the process that forks workers has ended")
+            raise ChildProcessError(f"the library was not imported within {_START_S:.0f} s, or its process has ended")
         return int(told)
 
 
@@ -105,7 +113,11 @@ def run(
         torch.save(model, folder / MODEL)
         np.savez(folder / DATA, x=images[0], y=images[1])
         task.write(folder)
-        ran = _watch(begin(), Sheets(folder, task), task, folder, patience_s, limit_s)
+        try:
+            processes = begin()
+        except ChildProcessError as error:
+            return Ran(FAILED, str(error))
+        ran = _watch(processes, Sheets(folder, task), task, folder, patience_s, limit_s)
         ran.steps = [Sheets(folder, task).steps(rank) for rank in range(task.workers)]
         told = (folder / RESULT.format(rank=rank) for rank in range(task.workers))
         ran.results = [json.loads(path.read_text()) for path in told if path.is_file()]
@@ -160,8 +172,8 @@ def _watch(
         time.sleep(_POLL_S)
         now = ran.ended = time.monotonic()
         if task.killed_at and ran.killed is None and sheets.made(last) >= task.killed_at:
+            ran.killed = moved = now
             _kill(processes.pop(str(last)), folder / f"{EXIT}{last}")
-            ran.killed = moved = time.monotonic()
         codes = {name: _code(folder / f"{EXIT}{name}") for name in processes}
         # One that fails after all its work, while it leaves, has done it.
         done = [name for name in codes if (folder / RESULT.format(rank=name)).is_file()]

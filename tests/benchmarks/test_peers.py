@@ -108,6 +108,14 @@ def test_engines_take_turns_with_a_plain_loop_and_a_slowed_worker_takes_its_time
     assert np.diff(ran.steps[1][:, 0]).min() >= slept
 
 
+def test_an_engine_that_cannot_be_imported_is_told_of():
+    task = peers.task(table.BY_NAME["none"], pages.PLAIN, "200k", 10)
+    images = pretend.images(20, 10, 28, 3, seed=0)
+    with launch.Nursery(Path(sys.executable), "unknown") as nursery:
+        ran = launch.run(nursery, task, NETWORKS["200k"].build(), images, patience_s=10, limit_s=50)
+    assert ran.outcome == launch.FAILED and "imported" in ran.said
+
+
 def test_ctrl_c_ends_workers_and_gives_the_shared_memory_back(tmp_path):
     command = [sys.executable, "-m", "benchmarks.peers", "--engines", "gosgd", "--models", "200k", "--steps", "10000"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "GOSGD_SHM_DIR": str(tmp_path)}

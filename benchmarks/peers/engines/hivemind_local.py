@@ -14,7 +14,7 @@ from benchmarks.peers.engines.base import Engine, Place
 
 _MATCHMAKING_S = 0.5
 """Its guide has 3 to 5 s for small local runs; a worker finds its only peer at once, and a job here takes seconds."""
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 2.0
 
 
 class _Rounds(logging.Handler):
