@@ -23,6 +23,7 @@ from launch.chaos_figures import report as told_report
 from launch.chaos_plot import draw
 from launch.disturber import Disturber
 from launch.faults import Fault, Plague
+from launch.nursery import Nursery
 from launch.plan import make_plan
 from launch.supervisor import Supervisor
 from trainers.schema import Run
@@ -56,9 +57,11 @@ def run_one(name: str, folder: Path, workers: int, steps: int, sleep_s: float, s
     config.write_text(
         json.dumps(settings(0, sleep_s, steps) | {"run": settings(0, 0, 1)["run"] | {"workers": workers}})
     )
-    plan = make_plan(changed(load(str(config), [], Run), steps, folder / name), "never")
     companion = Disturber(schedule)
-    if code := Supervisor(plan, companion).run():
+    with Nursery() as nursery:
+        plan = make_plan(changed(load(str(config), [], Run), steps, folder / name), "never")
+        code = Supervisor(plan, nursery, companion).run()
+    if code:
         raise RuntimeError(f"the {name} job ended with code {code}")
     return Told.of(plan.directory, companion, workers)
 

@@ -19,6 +19,7 @@ from launch.chaos_figures import Told, figures, report
 from launch.disturber import Disturber
 from launch.errors import DONE, FAILED, say
 from launch.faults import Plague
+from launch.nursery import Nursery
 from launch.plan import Plan, make_plan
 from launch.seat import Seat
 from launch.settings import read
@@ -32,12 +33,17 @@ _MANY = 1_000_000
 
 def run(given: argparse.Namespace) -> int:
     """Measure how fast the job goes, run it undisturbed, run it under faults, report. Returns the exit code."""
+    with Nursery() as nursery:
+        return _run(given, nursery)
+
+
+def _run(given: argparse.Namespace, nursery: Nursery) -> int:
     loaded = read(given.config, given.overrides, given.workers)
     _check(given, loaded)
     folder = Path(given.out or Path("runs") / f"{loaded.config.name}-chaos")
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--out: got {folder}, which is not empty; expected a new directory")
-    steps = given.steps or _steps(loaded, given.duration)
+    steps = given.steps or _steps(loaded, given.duration, nursery)
     say(f"{steps:,} steps a worker, about {given.duration:.0f} s; undisturbed first")
     plague = Plague(
         kill_every=given.kill_every,
@@ -54,7 +60,7 @@ def run(given: argparse.Namespace) -> int:
     for name, faults in (("undisturbed", []), ("disturbed", schedule)):
         plan = make_plan(changed(loaded, steps, folder / name), "never")
         companion = Disturber(faults, last=bool(faults), seed=given.seed)
-        code = Supervisor(plan, companion).run()
+        code = Supervisor(plan, nursery, companion).run()
         if code != DONE:
             return code
         told[name] = Told.of(plan.directory, companion, plan.workers)
@@ -119,14 +125,14 @@ class _Pace:
         self._onlooker.finish()
 
 
-def _steps(loaded: Loaded[Run], duration_s: float) -> int:
+def _steps(loaded: Loaded[Run], duration_s: float, nursery: Nursery) -> int:
     """As many steps of a worker as take so long undisturbed."""
     for_s = min(10.0, max(2.0, 0.1 * duration_s))
     say(f"measuring for {for_s:.0f} s how fast the job goes")
     with tempfile.TemporaryDirectory(prefix="gosgd-pace-") as folder:
         plan: Plan = make_plan(changed(loaded, _MANY * 1000, Path(folder) / "run"), "never")
         pace = _Pace(for_s)
-        supervisor = Supervisor(plan, pace)
+        supervisor = Supervisor(plan, nursery, pace)
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
             supervisor.run()
     if not pace.rate:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs import dump
 from launch import detach
 from launch.arguments import NOT_RESUMED, Instead, add_config, add_resume, duration
+
+if TYPE_CHECKING:
+    from launch.places import Place
+    from launch.plan import Plan
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -60,31 +65,41 @@ def train(given: argparse.Namespace) -> int:
         return hosts.run(given.hosts, given.config, given.overrides, given.workers, given.resume, given.run)
     if given.detach and not (given.print_config or given.dry_run or detach.in_background()):
         return detach.start(_words(given))
-    from launch.settings import read
-
-    if given.join is None:
-        loaded = read(given.config, given.overrides, given.workers)
-        if given.print_config:
-            print(dump(loaded.config), end="")
-            return 0
-    from launch.join import plan_to_join
-    from launch.places import Founding, Place
-    from launch.plan import make_plan
+    if given.print_config or given.dry_run:
+        return _show(given)
+    from launch.nursery import Nursery
     from launch.supervisor import Supervisor
 
-    place: Place
-    if given.join is None:
-        plan = make_plan(loaded, given.resume, detached=given.detach)
-        place = Founding(plan)
-    else:
-        plan, place = plan_to_join(given.join, 1 if given.workers is None else given.workers, given.detach)
-    if given.print_config:
-        print(dump(plan.run), end="")
+    with Nursery() as nursery:
+        plan, place = _planned(given)
+        companion = detach.Announcement(plan.directory) if given.detach else None
+        return Supervisor(plan, nursery, companion, place).run()
+
+
+def _show(given: argparse.Namespace) -> int:
+    """Print what would be run."""
+    from launch.settings import read
+
+    if given.print_config and given.join is None:
+        print(dump(read(given.config, given.overrides, given.workers).config), end="")
         return 0
-    if given.dry_run:
-        print(plan.describe())
-        return 0
-    return Supervisor(plan, detach.Announcement(plan.directory) if given.detach else None, place).run()
+    plan, _ = _planned(given)
+    print(dump(plan.run) if given.print_config else f"{plan.describe()}\n", end="")
+    return 0
+
+
+def _planned(given: argparse.Namespace) -> tuple[Plan, Place]:
+    """The job that is meant, and this launcher's place in it."""
+    from launch.join import plan_to_join
+    from launch.places import Founding
+    from launch.plan import make_plan
+    from launch.settings import read
+
+    if given.join is not None:
+        return plan_to_join(given.join, 1 if given.workers is None else given.workers, given.detach)
+    loaded = read(given.config, given.overrides, given.workers)
+    plan = make_plan(loaded, given.resume, detached=given.detach)
+    return plan, Founding(plan)
 
 
 def _words(given: argparse.Namespace) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["kill", "kill_again", "kill_several", "stop", "partition"]
 _JITTER = 0.3
-_START_S = 4.0
+_START_S = 0.2
 """About as long as a worker takes from the start of its process to its first step."""
 
 

@@ -1,7 +1,6 @@
 """One worker of a supervised job, or its server: its present process, how often it was started, its logs.
 
-Imports launch.plan, launch.logs and torch's elastic processes. Every process has a context of its own, because a
-context ends all its processes when one of them fails.
+Imports launch.plan, launch.logs and launch.nursery.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import signal
 import sys
 import time
 
-from torch.distributed.elastic.multiprocessing import SubprocessContext, start_processes
-
 from gossip.directory import JobDirectory
 from gossip.job import JOB
-from launch.logs import WorkerLogs
+from launch.logs import Logs
+from launch.nursery import Nursery
 from launch.plan import Plan
 from launch.process import DETACHED, SUPERVISOR
+from launch.start import Start
 
 _KILLED_S = 5.0
 
@@ -30,6 +29,7 @@ class Seat:
         rank: of the worker; None for the server.
         plan: of the job.
         job: where the workers meet.
+        nursery: starts its processes.
 
     Attributes:
         name: what messages call it.
@@ -37,27 +37,28 @@ class Seat:
         due: when it is to be started, on the monotonic clock.
         done: whether it is not to be started again.
         began: when its present or last process was started, on the clock of `time.time`.
+        pid: of its process, as far as the last `poll` knew.
     """
 
-    def __init__(self, rank: int | None, plan: Plan, job: JobDirectory) -> None:
-        self.rank, self._plan, self._job = rank, plan, job
+    def __init__(self, rank: int | None, plan: Plan, job: JobDirectory, nursery: Nursery) -> None:
+        self.rank, self._plan, self._job, self._nursery = rank, plan, job, nursery
         self.name = "the server" if rank is None else f"worker {rank}"
         self.attempt = -1
         self.due = 0.0
         self.done = False
         self.began = 0.0
-        self.logs: WorkerLogs | None = None
-        self._context: SubprocessContext | None = None
+        self.logs: Logs | None = None
+        self.pid: int | None = None
 
     @property
     def running(self) -> bool:
         """Whether it has a process, as far as the last `poll` knew."""
-        return self._context is not None
+        return self.pid is not None
 
     @property
-    def pid(self) -> int | None:
-        """Of its process, as far as the last `poll` knew."""
-        return None if self._context is None else self._context.pids()[0]
+    def ready(self) -> bool:
+        """Whether it can be started without waiting."""
+        return self._nursery.ready
 
     def start(self) -> None:
         """Start its process, in a session of its own, with its output in log files of this attempt."""
@@ -72,55 +73,43 @@ class Seat:
             SUPERVISOR: str(os.getpid()),
         } | ({DETACHED: "1"} if self._plan.detached else {})
         if self.rank is None:
-            name, command = "server", ["-m", "launch.server", str(directory.path), str(self._job.path)]
+            name, module, command = "server", "launch.server", [str(directory.path), str(self._job.path)]
         else:
-            name, command = f"worker-{self.rank}", ["-m", "launch.train", str(directory.resolved)]
+            name, module, command = f"worker-{self.rank}", "launch.train", [str(directory.resolved)]
             command += ["--resume", "auto"] if self._plan.resume else []
             environment |= {"RANK": str(self.rank), "LOCAL_RANK": str(self.rank)}
             environment |= {"WORLD_SIZE": str(self._plan.workers)}
         self.attempt += 1
         self.began = time.time()
-        self.logs = WorkerLogs(directory.logs, name)
-        context = start_processes(
-            name=name,
-            entrypoint=sys.executable,
-            args={0: tuple(command)},
-            envs={0: environment},
-            logs_specs=self.logs,
-        )
-        assert isinstance(context, SubprocessContext)
-        self._context = context
+        self.logs = Logs(directory.logs, name)
+        start = Start(f"gosgd-{name}", module, command, environment, self.logs.stdout, self.logs.stderr)
+        self.pid = self._nursery.start(start)
         with contextlib.suppress(OSError):  # a full disk ends no job
-            directory.pid(self.rank).write_text(f"{context.pids()[0]}\n")
+            directory.pid(self.rank).write_text(f"{self.pid}\n")
 
     def poll(self) -> int | None:
         """The exit code once the process has ended, negative for a signal; loader processes it left are ended too."""
-        if self._context is None:
-            return None
-        pid = self._context.pids()[0]
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if self.pid is None or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            # Closes the log files, and ends the group before its leader is reaped and its id can be anybody else's.
-            self._context.subprocess_handlers[0].close(signal.SIGKILL)
-        result = self._context.wait(timeout=0)
-        assert result is not None
-        self._context = None
+            os.killpg(self.pid, signal.SIGKILL)  # before its leader is reaped, and its id can be anybody else's
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = None
         self._plan.directory.pid(self.rank).unlink(missing_ok=True)
-        return result.failures[0].exitcode if result.is_failed() else 0
+        return code
 
     def terminate(self) -> None:
         """Ask it to save and leave. Its loader processes are not asked: it needs them to end its step."""
-        if self._context is not None:
-            os.kill(self._context.pids()[0], signal.SIGTERM)
-            os.kill(self._context.pids()[0], signal.SIGCONT)  # one that was stopped would not hear of it
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, signal.SIGCONT)  # one that was stopped would not hear of it
 
     def kill(self) -> None:
         """End it and its loader processes at once."""
-        if self._context is None:
+        if self.pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._context.pids()[0], signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         deadline = time.monotonic() + _KILLED_S
         while self.poll() is None and self.running and time.monotonic() < deadline:
             time.sleep(0.01)

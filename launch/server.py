@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from launch.process import SUPERVISOR, end_with_the_supervisor
 
 
-def main(run_directory: str, job_directory: str, snapshots: str | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Serve until every worker has left; figures go to `server/metrics.jsonl` of the run. Returns the exit code."""
+    run_directory, job_directory, *snapshots = arguments
     end_with_the_supervisor(serves=True)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     from gossip.server.process import serve
@@ -23,7 +25,7 @@ def main(run_directory: str, job_directory: str, snapshots: str | None = None) -
 
     supervised = SUPERVISOR in os.environ
     directory = RunDirectory(run_directory)
-    folder = directory.snapshots if snapshots is None else Path(snapshots)
+    folder = Path(*snapshots) if snapshots else directory.snapshots
     metrics = Metrics(directory.server() / "metrics.jsonl", None)
     try:
         serve(job_directory, restarts=supervised, watched=supervised, report=metrics.write, folder=folder)
@@ -33,4 +35,4 @@ def main(run_directory: str, job_directory: str, snapshots: str | None = None) -
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

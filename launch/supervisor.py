@@ -1,4 +1,4 @@
-"""Starts the workers of one host and looks after them. Imports launch's lower modules and torch's elastic processes.
+"""Starts the workers of one host and looks after them. Imports launch's lower modules.
 
 A worker that fails is restarted alone; the workers of a collective method can only go on together, so there all are
 restarted. A server that keeps a central variable is one more process, which the workers wait for when it fails.
@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import signal
 import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Protocol
 
-from torch.distributed.elastic.multiprocessing import SignalException
-
 from configs.files import append_line
 from gossip.directory import JobDirectory
 from launch.budget import Budget
 from launch.errors import MISTAKE, RunFailedError, said
 from launch.last_word import cause, last_word
+from launch.nursery import Nursery
 from launch.places import Founding, Place
 from launch.plan import Plan
 from launch.progress import Progress
@@ -54,12 +52,16 @@ class Supervisor:
 
     Args:
         plan: of the job.
+        nursery: starts the workers' processes.
         companion: looks on.
         place: of this launcher in the job; it makes the job by default.
     """
 
-    def __init__(self, plan: Plan, companion: Companion | None = None, place: Place | None = None) -> None:
+    def __init__(
+        self, plan: Plan, nursery: Nursery, companion: Companion | None = None, place: Place | None = None
+    ) -> None:
         self.plan = plan
+        self._nursery = nursery
         self._companion = companion
         self._place = Founding(plan) if place is None else place
         self._budgets: dict[str, Budget] = {}
@@ -79,16 +81,15 @@ class Supervisor:
             ValueError: a mistake of the user's that only a worker could see.
             RunFailedError: the job cannot go on.
         """
-        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         plan = self.plan
         others: list[int] = []
         try:
             self._listen()
             self._job = job = self._place.enter()
-            self._workers = [Seat(rank, plan, job) for rank in self._place.ranks]
+            self._workers = [Seat(rank, plan, job, self._nursery) for rank in self._place.ranks]
             # Looked at last: of a server and a worker that failed for want of it, both are seen at once.
-            self._seats = [*self._workers, *([Seat(None, plan, job)] if self._place.serves else [])]
+            self._seats = [*self._workers, *([Seat(None, plan, job, self._nursery)] if self._place.serves else [])]
             if self._companion is not None:
                 self._companion.prepare(job)
             with Progress(plan, job, self._place.ranks) as self._progress:
@@ -118,12 +119,7 @@ class Supervisor:
         self._signals += 1
 
     def _start(self, seat: Seat) -> None:
-        try:
-            seat.start()
-        except SignalException as stop:
-            self._interrupt(stop.sigval, None)
-        finally:  # starting a context installs handlers that raise
-            self._listen()
+        seat.start()
         self._budget(seat).started(time.monotonic())
         if seat.attempt:
             self._event("restart", seat)
@@ -134,7 +130,8 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._over():
             for seat in self._seats:
-                if not (seat.done or seat.running or self._interrupted) and time.monotonic() >= seat.due:
+                waiting = not (seat.done or seat.running or self._interrupted)
+                if waiting and time.monotonic() >= seat.due and seat.ready:
                     self._start(seat)
             if self._interrupted:
                 self._late = self._stop(self.plan.run.run.grace_s)
@@ -229,7 +226,7 @@ class Supervisor:
         job = self._place.enter()
         self.plan = dataclasses.replace(self.plan, resume=True)
         attempts = [worker.attempt for worker in self._workers]
-        self._workers = self._seats = [Seat(rank, self.plan, job) for rank in self._place.ranks]
+        self._workers = self._seats = [Seat(rank, self.plan, job, self._nursery) for rank in self._place.ranks]
         for worker, attempt in zip(self._workers, attempts, strict=True):
             worker.attempt, worker.due = attempt, now + delay
         self._progress.follow(job)

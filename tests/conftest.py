@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server():
+    """Started where no test works, of whose folder it would seem to be."""
+    forkserver.ensure_running()
 
 
 def pytest_collection_modifyitems(items):

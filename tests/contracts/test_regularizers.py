@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from support.commands import main
 from torch import Tensor, nn
 from torch.nn import functional
 
 import regularizers
 from configs import load
 from gossip.job import Job
-from launch.cli import main
 from regularizers import REGULARIZERS
 from regularizers.analysis.edm import edm_loss, group_means
 from regularizers.mean_square import mean_square_loss

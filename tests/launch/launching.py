@@ -14,9 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from support.commands import Command, environment
+
 from gossip import layout
 from gossip.directory import PREFIX, JobDirectory, root
 from gossip.transports.shared_memory import View
+
+Process = Command | subprocess.Popen[str]
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -101,23 +105,10 @@ run: {workers: 2, log_every: 10, eval_every: 200, tensorboard: false}
 """
 
 
-def environment() -> dict[str, str]:
-    """For a process that is to find the packages, one thread each."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
 @contextlib.contextmanager
-def started(folder: Path, *arguments: str, under: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *arguments: str, under: Sequence[str] = ()) -> Iterator[Process]:
     """`gosgd` with these arguments in a process of its own, working in `folder`, `under` another command if wanted."""
-    process = subprocess.Popen(
-        [*under, sys.executable, "-m", "launch.cli", *arguments],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    with _start(folder, arguments, under) as process:
         try:
             yield process
         finally:
@@ -125,6 +116,19 @@ def started(folder: Path, *arguments: str, under: Sequence[str] = ()) -> Iterato
             for pid in processes(folder):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _start(folder: Path, arguments: Sequence[str], under: Sequence[str]) -> Process:
+    if not under:
+        return Command(folder, arguments, environment())
+    return subprocess.Popen(
+        [*under, sys.executable, "-m", "launch.cli", *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @contextlib.contextmanager
@@ -137,13 +141,14 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
 
 
 def processes(folder: Path) -> list[int]:
-    """Ids of the processes whose command line names something in `folder`: this is where the run directory is."""
+    """Ids of the processes that work in `folder` or whose command line names something in it, but for this one."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z" and str(folder).encode() in (entry / "cmdline").read_bytes():
+                named = str(folder).encode() in (entry / "cmdline").read_bytes()
+                if state != "Z" and (named or (entry / "cwd").readlink().is_relative_to(folder)):
                     found.append(int(entry.name))
     return found
 
@@ -191,7 +196,9 @@ def made(seat: int, generation: int = 0) -> int:
 
 def pid_of(folder: Path, rank: int) -> int:
     """The process of the worker with this rank."""
-    for pid in processes(folder):
+    for path in folder.glob(f"**/workers/{rank}/pid"):
+        return int(path.read_text())
+    for pid in processes(folder):  # under torchrun
         with contextlib.suppress(OSError):
             if f"\0RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
                 return pid

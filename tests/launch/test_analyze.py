@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.commands import main
 
 from configs import dump, load
 from gossip.flat import Flat
-from launch.cli import main
 from trainers import data as datasets
 from trainers import regularization
 from trainers.checkpoint_file import About, write

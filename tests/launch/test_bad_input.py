@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from launching import CONFIG, OWN, environment, jobs, processes
+from support.commands import main
 
-from launch.cli import main
 from launch.errors import said, say
 
 pytestmark = pytest.mark.timeout(60)

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launching import ROOT, jobs, processes
+from support.commands import main
 
 from configs import load
 from launch.chaos import changed
 from launch.chaos_figures import Told, figures
-from launch.cli import main
 from launch.disturber import Disturber, Look, Recovery
 from launch.faults import Plague
+from launch.nursery import Nursery
 from launch.plan import make_plan
 from launch.supervisor import Supervisor
 from trainers.schema import Run
@@ -42,7 +43,8 @@ def test_thirty_faults_on_eight_workers(tmp_path, monkeypatch, capsys):
     assert 0 in {victim for fault in schedule if fault.kind != "stop" for victim in fault.victims}
     plan = make_plan(changed(load(str(tmp_path / "sleepy.yaml"), [], Run), 1700, tmp_path / "run"), "never")
     disturber = Disturber(schedule, prompt=True, last=True)
-    assert Supervisor(plan, disturber).run() == 0
+    with Nursery() as nursery:
+        assert Supervisor(plan, nursery, disturber).run() == 0
     capsys.readouterr()
     struck = [event for event in disturber.events if event["event"] != "continue"]
     assert len(struck) >= 30

@@ -6,11 +6,11 @@ import signal
 
 import pytest
 from launching import jobs, lines, made, meanwhile, processes, started, until
+from support.commands import main
 from support.locking import Holder
 from support.remote import in_process_of_its_own, reaped
 
 from gossip.directory import JobDirectory, remove_stale
-from launch.cli import main
 from launch.settings import read
 from trainers import run_directory
 from trainers.run_directory import RunDirectory

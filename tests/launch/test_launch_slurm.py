@@ -95,7 +95,7 @@ def test_a_job_saves_before_its_time_is_up_is_queued_again_and_goes_on_to_the_en
     assert (slurm / "requeued").read_text() == "4711\n"
     assert all(len([*(checkpoints / f"worker-{rank}").iterdir()]) == 1 for rank in range(2))
     assert jobs() == []
-    assert processes(slurm) == []
+    until(lambda: not processes(slurm), timeout_s=10)
 
     (slurm / "slowly").unlink()
     with batch_job() as second:

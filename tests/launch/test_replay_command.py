@@ -3,8 +3,7 @@
 import json
 
 import pytest
-
-from launch.cli import main
+from support.commands import main
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from support.commands import main
 
-from launch.cli import main
 from launch.report_read import differences, flat, lines, read_all
 
 pytestmark = pytest.mark.timeout(60)

@@ -9,8 +9,7 @@ import sys
 
 import pytest
 from launching import environment, jobs, lines, made, meanwhile, pid_of, processes, until
-
-from launch.cli import main
+from support.commands import main
 
 pytestmark = pytest.mark.timeout(100)
 

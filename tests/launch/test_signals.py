@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from launching import environment, jobs, made, pid_of, processes, started, until
 
+from launch import nursery
+
 pytestmark = pytest.mark.timeout(90)
 
 SLOW = ("train.steps=1500", "exchange={method: persyn, tau: 50}")
@@ -60,7 +62,8 @@ def holds_back(pid):
     return int(re.search(r"^SigBlk:\s+(\w+)", status, re.MULTILINE)[1], 16) >> (signal.SIGTERM - 1) & 1
 
 
-def test_nobody_waits_for_a_worker_that_is_taken_out_before_it_began(job):
+def test_nobody_waits_for_a_worker_that_is_taken_out_before_it_began(job, monkeypatch):
+    monkeypatch.setenv(nursery.METHOD, "spawn")  # a worker that is forked has begun as soon as it is there
     given = ["exchange={method: easgd, mode: async}", "train.steps=100", f"run.dir={job}/run"]
     with started(job, "train", "own.yaml", *given) as process:
         second = until(lambda: (job / "run" / "workers" / "1" / "pid").exists() and pid_of(job, 1))

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from launching import jobs, lines, made, meanwhile, pid_of, processes, started, until
-
-from launch.cli import main
+from support.commands import main
 
 pytestmark = pytest.mark.timeout(90)
 

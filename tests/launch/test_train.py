@@ -9,9 +9,9 @@ import sys
 
 import pytest
 from launching import environment, jobs, lines, processes
+from support.commands import main
 
 import configs
-from launch.cli import main
 from launch.progress import table
 from trainers.schema import Run
 

@@ -7,12 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from launching import CONFIG, environment, jobs, lines, made, meanwhile, pid_of, processes, started, until
-
-from launch.cli import main
+from support.commands import main
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -27,10 +25,7 @@ def summary_of(job) -> dict:
 
 def server_of(job) -> int:
     """The process that keeps w~."""
-    for pid in processes(job):
-        if b"launch.server" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    raise AssertionError("no server")
+    return int((job / "run" / "server" / "pid").read_text())
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,12 @@ from typing import Any
 PATIENCE_S = 60.0
 """How long an answer may take on a machine that is busy with other things."""
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_PRELOADED = ["torch", "torch.distributed", "torch.nn.parallel", "torch._dynamo", "pydantic", "sklearn.datasets"]
-_CONTEXT.set_forkserver_preload(_PRELOADED)
+CONTEXT = multiprocessing.get_context("forkserver")
+"""Where processes come from."""
+
+_PRELOADED = ["torch.distributed", "torch.nn.parallel", "torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets"]
+_OURS = ["launch.cli", "launch.supervisor", "launch.worker", "launch.join"]
+CONTEXT.set_forkserver_preload([*_PRELOADED, *_OURS])
 
 
 class RemoteError(Exception):
@@ -106,9 +109,9 @@ def until(ready: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
 
 def in_process_of_its_own(make: Callable[..., Any], *arguments: Any, **environment: str) -> Handle:
     """Start a process that makes an object and serves calls of its methods; keywords are added to its environment."""
-    near, far = _CONTEXT.Pipe()
+    near, far = CONTEXT.Pipe()
     everything = {**os.environ, **environment}
-    process = _CONTEXT.Process(target=_serve, args=(far, make, arguments, everything), daemon=True)
+    process = CONTEXT.Process(target=_serve, args=(far, make, arguments, everything), daemon=True)
     process.start()
     far.close()
     return _started(Handle(near, process))
@@ -116,7 +119,7 @@ def in_process_of_its_own(make: Callable[..., Any], *arguments: Any, **environme
 
 def in_a_thread(make: Callable[..., Any], *arguments: Any) -> Handle:
     """Start a thread that makes an object and serves calls of its methods."""
-    near, far = _CONTEXT.Pipe()
+    near, far = CONTEXT.Pipe()
     thread = threading.Thread(target=_serve, args=(far, make, arguments, None), daemon=True)
     thread.start()
     return _started(Handle(near, thread))

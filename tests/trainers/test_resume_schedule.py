@@ -60,9 +60,10 @@ class Trainee:
 
     def push(self, seat: int) -> None:
         peer = next(peer for peer in self.outbox.peers if peer.member.seat == seat)
-        assert self.outbox.push(
-            peer, halve(self.outbox.mass)[1], self.step, lambda slot, letter: slot.copy_(self.flat.vector)
-        )
+        assert self.outbox.push(peer, halve(self.outbox.mass)[1], self.step, self.write)
+
+    def write(self, slot, letter) -> None:
+        slot.copy_(self.flat.vector)
 
     def merge(self, slot, weight, step, letter) -> None:
         self.flat.vector.lerp_(slot, weight)

@@ -1,0 +1,224 @@
+"""A process that has imported what workers need, and of which they are forked. Imports launch.start.
+
+A fresh interpreter takes seconds to import torch. Every worker would take them at the start of a job, and again each
+time it is restarted, on a machine whose cores the others need; a fork takes hundredths of a second, and the workers
+share the memory that the modules lie in.
+
+The nursery is itself a fork of the launcher, from before the launcher has read the configuration: nothing of the user's
+has been imported, and no file but the standard ones is open. It is not the workers' parent. Each is the child of a
+process between, which ends at once and so leaves it to the launcher: the launcher is told of the worker's end, a worker
+of the launcher's, and nobody misses a nursery that dies.
+
+Accelerators' drivers do not outlive a fork. Where torch finds one, there is no nursery, and workers start in fresh
+interpreters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import importlib
+import json
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import torch
+
+from launch.start import Start, spawn
+
+METHOD = "GOSGD_START_METHOD"
+"""Environment variable: `spawn` has workers start in fresh interpreters everywhere."""
+
+# torch._dynamo is imported by the first step of any optimizer.
+_IMPORTS = ("launch.worker", "launch.server", "gossip.server.process", "torch._dynamo")
+_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGQUIT)
+_ANSWER_S = 10.0
+_IMPORT_S = 60.0
+_LONGEST = 1 << 16
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+
+
+class Nursery:
+    """Starts processes, by forking where that can be.
+
+    Made by a launcher before it reads what it is to launch, and closed when it has ended.
+
+    Attributes:
+        pid: of the nursery; None where there is none, or none any more.
+    """
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self._imported = False
+        if not _can_fork():
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = _fork()
+        if not pid:
+            _tend(theirs)
+        theirs.close()
+        ours.settimeout(_ANSWER_S)
+        self.pid, self._socket = pid, ours
+        self._deadline = time.monotonic() + _IMPORT_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether `start` would return at once: not before the nursery has imported everything."""
+        if self.pid is None or self._imported:
+            return True
+        if select.select([self._socket], [], [], 0)[0]:
+            self._imported = self._answer() is not None
+            return True
+        return time.monotonic() > self._deadline
+
+    def start(self, start: Start) -> int:
+        """Start a process that is this one's child. Returns its id."""
+        if self.pid is not None:
+            request = dataclasses.asdict(start) | {"cwd": str(Path.cwd()), "path": sys.path}
+            _adopt(True)
+            try:
+                self._socket.send(json.dumps(request, default=str).encode())
+                pid = self._answer()
+            except OSError:
+                pid = None
+            finally:
+                _adopt(False)
+            if pid is not None:
+                return int(pid)
+        self.close()  # it has been killed, or hangs
+        return spawn(start)
+
+    def close(self) -> None:
+        """End the nursery; processes that it has started go on."""
+        if self.pid is not None:
+            self._socket.close()
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+            self.pid = None
+
+    def _answer(self) -> Any:
+        """What the nursery says; None if it says nothing any more."""
+        try:
+            said = self._socket.recv(_LONGEST)
+        except OSError:
+            return None
+        return json.loads(said) if said else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _can_fork() -> bool:
+    return (
+        sys.platform == "linux"
+        and os.environ.get(METHOD) != "spawn"
+        and torch.accelerator.current_accelerator(check_available=True) is None
+    )
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():  # of threads, of which libraries have some that their own handlers look after
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _prctl(option: int, argument: Any) -> None:
+    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+
+
+def _adopt(willing: bool) -> None:
+    """Whether this process becomes the parent of descendants whose own parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(willing))
+
+
+def _tend(requests: socket.socket) -> NoReturn:
+    """Be the nursery."""
+    try:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _prctl(_PR_SET_NAME, b"gosgd-nursery")
+        os.setsid()
+        for number in _HEEDED:  # what is ignored, as under nohup, stays so
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        os.closerange(3, requests.fileno())
+        os.closerange(requests.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        for descriptor in range(3):
+            _redirect(descriptor, os.devnull, os.O_RDWR)
+        for name in _IMPORTS:
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # a collection in a child would write to, and so copy, all there is
+        requests.send(b"{}")
+        while request := requests.recv(_LONGEST):
+            requests.send(json.dumps(_deliver(requests, json.loads(request))).encode())
+    finally:
+        os._exit(0)
+
+
+def _deliver(requests: socket.socket, request: dict[str, Any]) -> int:
+    """Fork a process that becomes the launcher's child. Returns its id."""
+    readable, writable = os.pipe()
+    between = _fork()
+    if not between:
+        try:
+            os.close(readable)
+            target = (requests, writable, os.getpid(), request)
+            process = multiprocessing.get_context("fork").Process(target=_live, args=target)
+            process.start()
+            os.write(writable, str(process.pid).encode())
+        finally:
+            os._exit(0)
+    os.close(writable)
+    os.waitpid(between, 0)
+    try:
+        return int(os.read(readable, 32))
+    finally:
+        os.close(readable)
+
+
+def _live(requests: socket.socket, writable: int, between: int, request: dict[str, Any]) -> NoReturn:
+    """Be the process that was asked for."""
+    requests.close()
+    os.close(writable)
+    while os.getppid() == between:
+        time.sleep(0.001)
+    os.setsid()
+    os.chdir(request["cwd"])
+    sys.path[:] = request["path"]
+    os.environ.update(request["environment"])
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    _redirect(1, request["stdout"], flags)
+    _redirect(2, request["stderr"], flags)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    _prctl(_PR_SET_NAME, request["name"].encode())
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    arguments: Sequence[str] = request["arguments"]
+    sys.argv = [request["module"], *arguments]
+    sys.exit(importlib.import_module(request["module"]).main(arguments))
+
+
+def _redirect(number: int, path: str, flags: int) -> None:
+    descriptor = os.open(path, flags, 0o666)
+    os.dup2(descriptor, number)
+    os.close(descriptor)
