@@ -27,7 +27,7 @@ from benchmarks import networks, report
 from benchmarks.by_hand import ByHand, connected
 from benchmarks.exchange import Round, flattened, ratios
 from benchmarks.fleet import Fleet, Signs, job_directories
-from benchmarks.loops import NETWORKS, Loop, timed
+from benchmarks.loops import BATCH_SIZE, NETWORKS, Loop, timed
 from benchmarks.race import classifier, digits, show_race
 from benchmarks.report import Bar, spread
 from gossip.directory import JobDirectory
@@ -51,7 +51,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 TARGET = 0.1
 HIDDEN = {"7m": [2600, 2600], "200k": [400, 400]}
-_RATE, _BATCH, _LOOK_EVERY = 0.05, 16, 5
+_RATE, _LOOK_EVERY = 0.05, 5
 _KEY, _WARM_UP = b"of this benchmark", 10
 HEADER = ["variant", "step ms", "over none", "bar", "by hand at rho", "own us a step", "merged a step"]
 _NAMES = {"ddp": "DDP over gloo"} | {f"socket {wire}": f"by hand, {wire}, every step" for wire in WIRES}
@@ -63,17 +63,25 @@ class Worker:
     Args:
         namespaces: of the hosts.
         address: of the first one.
+        network: that they train.
+        batch: samples of a step.
         directories: where each host's members meet, one for every exchange that is built.
     """
 
     def __init__(
-        self, rank: int, namespaces: list[str], address: str, network: str, directories: list[list[JobDirectory]]
+        self,
+        rank: int,
+        namespaces: list[str],
+        address: str,
+        network: str,
+        batch: int,
+        directories: list[list[JobDirectory]],
     ) -> None:
         networks.move_to(namespaces[rank])
         os.environ |= {"GLOO_SOCKET_IFNAME": "eth0", "UCX_TLS": "tcp", "UCX_NET_DEVICES": "eth0"}
         self._store = dist.TCPStore(address, PORT, WORKERS, rank == 0, timedelta(seconds=60))
         dist.init_process_group("gloo", store=dist.PrefixStore("group", self._store), rank=rank, world_size=WORKERS)
-        self._rank, self._name = rank, network
+        self._rank, self._name, self._batch = rank, network, batch
         self._signs = Signs(directories[0][0].path / "signs", WORKERS)
         self._directories = [places[rank] for places in directories]
         self._network = NETWORKS[network]
@@ -96,7 +104,7 @@ class Worker:
         return sum(parameter.numel() for parameter in self._model.parameters())
 
     def _loop(self, model: nn.Module, **options: Any) -> Loop:
-        return Loop(model, self._network.shape, self._rank, **options)
+        return Loop(model, self._network.shape, self._rank, batch=self._batch, **options)
 
     def _job(self) -> Job:
         directory = self._directories.pop()
@@ -158,7 +166,7 @@ class Worker:
         while True:
             began = time.perf_counter()
             for _ in range(_LOOK_EVERY):
-                batch = torch.randint(len(x), (_BATCH,), generator=chance)
+                batch = torch.randint(len(x), (BATCH_SIZE,), generator=chance)
                 optimizer.zero_grad(set_to_none=True)
                 loss = functional.cross_entropy(module(x[batch]), y[batch])
                 torch.autograd.backward(loss)
@@ -191,20 +199,20 @@ class Worker:
 
 
 @contextlib.contextmanager
-def hosts(network: str, exchanges: int) -> Any:
+def hosts(network: str, exchanges: int, batch: int = BATCH_SIZE) -> Any:
     """The network and the two workers on it, with room for so many exchanges."""
     with contextlib.ExitStack() as stack:
         net = stack.enter_context(networks.network(WORKERS))
         pairs = [stack.enter_context(job_directories(WORKERS, WORKERS)) for _ in range(exchanges + 1)]
-        fleet = Fleet(WORKERS, Worker, net.names, net.addresses[0], network, pairs)
+        fleet = Fleet(WORKERS, Worker, net.names, net.addresses[0], network, batch, pairs)
         yield net, stack.enter_context(fleet)
 
 
-def measure(network: str, rounds: int, steps: int) -> dict[str, Any]:
+def measure(network: str, rounds: int, steps: int, batch: int) -> dict[str, Any]:
     """All variants in turn, `rounds` times; lists are [rounds][workers]."""
-    found: dict[str, Any] = {"model": network, "workers": WORKERS, "steps": steps}
+    found: dict[str, Any] = {"model": network, "workers": WORKERS, "steps": steps, "batch": batch}
     found["variants"] = {variant: {"step_s": [], "exchange_s": [], "merged": []} for variant in VARIANTS}
-    with hosts(network, rounds * len(WIRES)) as (_, fleet):
+    with hosts(network, rounds * len(WIRES), batch) as (_, fleet):
         found["parameters"] = fleet.call("parameters")[0]
 
         def run(variant: str) -> None:
@@ -251,7 +259,8 @@ def show(found: dict[str, Any]) -> list[Bar]:
                 f"{statistics.fmean(flattened(lists['merged'])):.3f}" if gossips else "",
             ]
         )
-    print(f"\n{found['model']}: {found['parameters']:,} parameters, batch 16, 2 workers in 2 network namespaces")
+    size = f"{found['parameters']:,} parameters, batch {found['batch']}"
+    print(f"\n{found['model']}: {size}, 2 workers in 2 network namespaces")
     print(report.table(HEADER, rows))
     return bars
 
@@ -274,6 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     parser = report.parser(__doc__)
     parser.add_argument("--model", default="7m", choices=list(HIDDEN))
+    parser.add_argument("--batch", type=int, default=BATCH_SIZE, help="samples of a step")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100, help="timed steps a round")
     parser.add_argument("--seeds", type=int, default=3, help="of the race; 0 leaves it out")
@@ -287,7 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(why)
     found = report.machine()
     print(report.describe(found))
-    results: dict[str, Any] = {"cost": measure(given.model, given.rounds, given.steps)}
+    results: dict[str, Any] = {"cost": measure(given.model, given.rounds, given.steps, given.batch)}
     bars = show(results["cost"])
     if given.seeds:
         results["race"] = race(given.model, given.seeds, given.target, given.longest)

@@ -49,6 +49,7 @@ class Loop:
         seed: of the data.
         module: what to call: the model itself, or the same model wrapped.
         exchange: called after every step of the optimizer.
+        batch: samples of a step.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class Loop:
         *,
         module: nn.Module | None = None,
         exchange: Callable[[], object] | None = None,
+        batch: int = BATCH_SIZE,
     ) -> None:
         self._module = model if module is None else module
         self._exchange = exchange
         self._optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE, fused=True)
         generator = torch.Generator().manual_seed(seed)
-        self._x = torch.randn(_BATCHES, BATCH_SIZE, *shape, generator=generator)
-        self._y = torch.randint(CLASSES, (_BATCHES, BATCH_SIZE), generator=generator)
+        self._x = torch.randn(_BATCHES, batch, *shape, generator=generator)
+        self._y = torch.randint(CLASSES, (_BATCHES, batch), generator=generator)
         self._turn = 0
 
     def step(self) -> float:
