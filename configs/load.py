@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from configs.base import Config, suggestion
 from configs.errors import ConfigError, Place, clip, describe
 from configs.overrides import override
-from configs.problems import explain
+from configs.problems import components, explain
 from configs.source import CORE_SCALARS, TAG, parse
 
 Schema = TypeVar("Schema", bound=Config)
@@ -76,7 +76,7 @@ def load(source: str | Path, overrides: Sequence[str], schema: type[Schema]) -> 
         got = "an empty file" if document.data is None else describe(document.data, kind=True)
         keys = ", ".join(schema.model_fields)
         raise ConfigError(f"{document.place(()).label}: got {got}, expected a mapping with keys among {keys}")
-    override(document, overrides)
+    override(document, overrides, components(schema))
     try:
         # JSON mode is as strict, and takes a list for a tuple and text for a path, which YAML cannot spell.
         config = schema.model_validate_json(json.dumps(document.data))

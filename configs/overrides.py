@@ -1,13 +1,14 @@
 """`key=value` overrides, laid over the data of a file.
 
-May import configs.errors and configs.source.
+May import configs.base, configs.errors and configs.source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from configs.base import Registry
 from configs.errors import ConfigError, Document, KeyPath, Place, clip, describe, dotted
 from configs.source import parse
 
@@ -15,21 +16,25 @@ from configs.source import parse
 AFTER_THE_FILE = 10**9
 
 
-def override(document: Document, overrides: Sequence[str]) -> None:
+def override(document: Document, overrides: Sequence[str], components: Mapping[str, Registry[Any]]) -> None:
     """Sets `a.b.c=value` in the document, later ones over earlier ones; absent sections are made.
+
+    Another component in a section (`exchange.method=none`) takes over the options that it knows, too; the others of the
+    former one go with it.
 
     Args:
         document: changed in place; `document.data` is a mapping.
         overrides: the value is YAML; a number indexes a list, one past its end appends (`regularizers.0.weight=1e-4`).
+        components: what can be in the sections that hold a component.
 
     Raises:
         ConfigError: an override that is not `key=value`, or that does not fit the structure it meets.
     """
     for order, text in enumerate(overrides):
-        _set(document, text, Place(f"override {clip(text, 80)!r}", AFTER_THE_FILE + order))
+        _set(document, text, Place(f"override {clip(text, 80)!r}", AFTER_THE_FILE + order), components)
 
 
-def _set(document: Document, text: str, place: Place) -> None:
+def _set(document: Document, text: str, place: Place, components: Mapping[str, Registry[Any]]) -> None:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -42,6 +47,8 @@ def _set(document: Document, text: str, place: Place) -> None:
         if following is None:
             _forget(document, path)
             new = parse(value, lambda _: place, path)
+            if len(parts) == 2 and (registry := components.get(parts[0])) and parts[1] == registry.key:
+                _replace(document, parts[0], section, registry, new.data)
             document.places.update(new.places)
             _put(section, at, new.data)
             return
@@ -53,6 +60,16 @@ def _set(document: Document, text: str, place: Place) -> None:
         if not isinstance(inner, dict | list):
             raise ConfigError(f"{place.label}: {dotted(path)}: got {describe(inner, kind=True)}, expected a section")
         section = inner
+
+
+def _replace(document: Document, name: str, section: Any, registry: Registry[Any], new: Any) -> None:
+    """Take away what only the former component of a section knows."""
+    names, old = registry.names(), section.get(registry.key)
+    if old in names and new in names:
+        gone = registry.config(old).model_fields.keys() - registry.config(new).model_fields.keys()
+        for option in gone & section.keys():
+            del section[option]
+            _forget(document, (name, option))
 
 
 def _index(section: list[Any], part: str, path: KeyPath, place: Place) -> int:

@@ -157,6 +157,12 @@ def _follow(schema: type[Config], loc: KeyPath) -> _Spot:
     return _Spot(path, annotation, registry)
 
 
+def components(schema: type[Config]) -> dict[str, Registry[Any]]:
+    """The sections that hold a component, with the registry of those."""
+    found = {name: _peel(field.annotation, field.metadata)[1] for name, field in schema.model_fields.items()}
+    return {name: registry for name, registry in found.items() if registry}
+
+
 def _peel(annotation: Any, metadata: Any = ()) -> tuple[Any, Registry[Any] | None]:
     """The annotation without `Annotated` and `| None`, and the registry whose components it holds, if any."""
     while True:

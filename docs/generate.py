@@ -46,6 +46,7 @@ Generated from the schema by `python -m docs.generate`; not to be edited by hand
 
 A job is one YAML file, or a recipe (`gosgd recipes list`), with `key=value` behind it on the command line to replace
 single values: `exchange.rho=0.1`, `optimizer.schedule.name=cosine`, `regularizers='[{name: shade}]'`. Values are YAML.
+With another component, as in `exchange.method=easgd`, options of the file that only the former one knows are left out.
 Where a section names a component (`data.name`, `model.name`, `optimizer.name`, `exchange.method`,
 `regularizers[].name`), the section's other keys are that component's; `package.module:name` in its place takes one of
 your own, with every other key handed to it. An unknown key, or a value of the wrong kind, is refused with file, line,

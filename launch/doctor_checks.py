@@ -202,10 +202,10 @@ def shadows(path: list[str] | None = None, home: Path | None = None) -> Iterator
         first = places[0] if places else None
         under_torchrun = _places(name, [here, *path])
         others = [place for place in places if place != home / name]
-        if first != home / name:
+        if first not in (home / name, None):  # None: an editable installation's, which no path shows
             advice = "uninstall the other one, or move its folder out of the path"
             yield Finding(section, name, f"{first} is found in place of {home / name}", True, advice)
-        elif under_torchrun[0] != home / name:
+        elif under_torchrun and under_torchrun[0] != home / name:
             advice = "start from another folder, or rename that one: torchrun -m looks there first"
             yield Finding(section, name, f"{under_torchrun[0]} is found under torchrun", True, advice)
         else:

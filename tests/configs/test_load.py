@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from loader_schema import GOOD, CnnConfig, GossipConfig, MlpConfig, Schema
+from loader_schema import GOOD, CnnConfig, GossipConfig, MlpConfig, NoneConfig, Schema
 
 from configs import ConfigError, Custom, Loaded, dump, load, recipe_path, recipes
 
@@ -354,6 +354,18 @@ def test_a_message_stays_short_whatever_was_written() -> None:
 # Overrides.
 
 
+def test_another_component_takes_over_the_options_it_knows() -> None:
+    text = "model: {name: mlp, width: 7}\nexchange: {method: gosgd, rho: 0.5}\ntrain: {steps: 1}\n"
+    assert read(text, "exchange.method=none").config.exchange == NoneConfig()
+    assert read(text, "exchange.method=gosgd").config.exchange == GossipConfig(rho=0.5)
+    assert read(text, "model.name=cnn", "model.channels=[3]").config.model == CnnConfig(channels=(3,))
+    assert "override 'model.width=3': model.width: got an unknown key" in mistake(
+        text, "model.name=cnn", "model.width=3"
+    )
+    misspelt = text.replace("rho:", "roh: 1, rho:")
+    assert mistake(misspelt, "exchange.method=none").startswith("run.yaml:2: exchange.roh: got an unknown key")
+
+
 def test_overrides_set_replace_and_append() -> None:
     text = "model: {name: mlp}\nextras: [{name: mlp, width: 1}, {name: cnn}]\ntrain: {steps: 1}\nlabels:\n"
     loaded = read(
@@ -392,7 +404,6 @@ OVERRIDE_MISTAKES = {
         f"override 'trian.steps=3': trian: got an unknown key, expected one of {FIELDS}; did you mean 'train'?"
     ),
     "train={lr: 1}": "override 'train={lr: 1}': train.steps: got nothing, expected a value (the key is required)",
-    "model.name=cnn": "run.yaml:1: model.width: got an unknown key, expected one of name, channels, activation",
     "model.name=cn": (
         "override 'model.name=cn': model.name: got unknown model 'cn', expected one of cnn, mlp"
         " or 'package.module:name'; did you mean 'cnn'?"

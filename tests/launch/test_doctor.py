@@ -64,6 +64,12 @@ def test_a_package_of_the_same_name_is_found_where_it_hides_ours(tmp_path, monke
     assert not found["configs"].broken
 
 
+def test_an_editable_installation_which_no_path_shows_is_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {one.name: one for one in doctor_checks.shadows([str(tmp_path)])}
+    assert not any(one.broken for one in found.values())
+
+
 def test_a_folder_that_torchrun_would_find_first_is_named(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/__init__.py").touch()
