@@ -1,21 +1,20 @@
 """Weights shown to whoever wants to look: each member publishes a snapshot now and then, readers never hold it up.
 
-Imports gossip.layout and the shared-memory transport. Two buffers are used in turn; a reader checks afterwards that the
+Imports gossip.layout and torch. Two buffers are used in turn; a reader checks afterwards that the
 writer did not come round to the buffer it was reading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from gossip import layout
 from gossip.fence import load as load_fence
-from gossip.layout import Member
-from gossip.transports.shared_memory import SharedMemory
+from gossip.layout import Member, Words
 
 
 class Published(NamedTuple):
@@ -27,6 +26,19 @@ class Published(NamedTuple):
     mass: int
 
 
+class Shown(Protocol):
+    """What there has to be of a member that publishes, as of the shared-memory transport."""
+
+    me: Member
+    words: Words
+
+    def open(self, member: Member) -> Words:
+        """A member's control words."""
+
+    def publication(self, member: Member, create: bool = False) -> Tensor:
+        """A member's two snapshots [2, D]."""
+
+
 class Publisher:
     """Publishes this member's weights and reads everybody's.
 
@@ -34,7 +46,7 @@ class Publisher:
         transport: of this member; two more vectors of shared memory are taken.
     """
 
-    def __init__(self, transport: SharedMemory) -> None:
+    def __init__(self, transport: Shown) -> None:
         self._transport = transport
         self._fence = load_fence()
         self._buffers = transport.publication(transport.me, create=True)

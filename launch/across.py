@@ -16,11 +16,12 @@ import gossip
 from configs import ConfigError
 from configs.load import dump
 from gossip.hosts import PATIENCE_S, Hosts
+from gossip.server.protocol import check_hosts
 from gossip.transports.nixl import check_installed
 from launch.plan import Plan
 from launch.settings import read
 from trainers.run_directory import RunDirectory, packages
-from trainers.schema import Run
+from trainers.schema import Run, options
 
 _OURS = ("gosgd", "torch")
 
@@ -37,7 +38,7 @@ def propose(hosts: Hosts, plan: Plan | None) -> list[str]:
     if plan is None:
         hosts.tell("plan", None)
         return []
-    _check_installed(plan.run)
+    _check(plan.run)
     versions = {name: packages()[name] for name in _OURS}
     directory = str(plan.directory.path.absolute())
     hosts.tell("plan", {"config": dump(plan.run), "versions": versions, "directory": directory, "resume": plan.resume})
@@ -74,7 +75,7 @@ def consider(hosts: Hosts, rank: int, config: str, overrides: Sequence[str], wor
 
 def _prepare(told: dict[str, Any], config: str, overrides: Sequence[str], workers: int) -> None:
     loaded = read(config, overrides, workers)
-    _check_installed(loaded.config)
+    _check(loaded.config)
     for name, version in told["versions"].items():
         if (here := packages()[name]) != version:
             raise ConfigError(f"got {name} {here} on this host and {version} on worker 0's, expected one version")
@@ -91,9 +92,14 @@ def _prepare(told: dict[str, Any], config: str, overrides: Sequence[str], worker
         directory.prepare(loaded, workers)
 
 
-def _check_installed(run: Run) -> None:
-    if issubclass(gossip.METHODS.get(run.exchange.method), gossip.GoSGD):
+def _check(run: Run) -> None:
+    method = gossip.METHODS.get(run.exchange.method)
+    if issubclass(method, gossip.GoSGD):
         check_installed()
+    try:
+        check_hosts(method.Options.of(**options(run.exchange, "method")).serving)
+    except ValueError as error:
+        raise ConfigError(f"exchange: {error}") from None
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

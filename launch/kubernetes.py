@@ -108,7 +108,9 @@ def node_memory(job: ClusterJob) -> int:
     parts = {None: 0, "process": 1, "sharded": job.each}[exchange.serving]
     # Messages from other hosts are kept here until they are merged.
     slots = getattr(exchange, "slots", 0) * (1 + job.gossip_between_nodes)
-    needed = shared_memory(job.each, run.run.max_workers, vector.numel() * vector.element_size(), slots, parts)
+    # The server's pod has the desks of all; the same for every pod, because any may be the first.
+    workers = job.each * (job.nodes if exchange.serving else 1)
+    needed = shared_memory(workers, run.run.max_workers, vector.numel() * vector.element_size(), slots, parts)
     return math.ceil((1.5 * needed / MIB + _SPARE_MIB) / _STEP_MIB) * _STEP_MIB * MIB
 
 

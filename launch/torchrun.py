@@ -14,6 +14,7 @@ import gossip
 from configs import Loaded, dump
 from configs.files import private_folder
 from gossip.methods import Exchange
+from gossip.server.protocol import check_hosts
 from launch.settings import blame, read, run_folder
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run, options
@@ -119,11 +120,8 @@ def check_job(
     with blame(loaded, "exchange"):
         exchange = method.Options.of(**options(run.exchange, "method"))
         exchange.check(run.run.workers)
-        if nodes > 1 and exchange.serving:
-            raise ValueError(
-                f"got {nodes} nodes for exchange.method {run.exchange.method}, expected 1: its central variable lies in"
-                " the memory of one host"
-            )
+        if nodes > 1:
+            check_hosts(exchange.serving)
     variant = method.variant(exchange)
     return ClusterJob(
         loaded, variant, nodes, count, gpus is not None, gossip=variant.rejoins and exchange.serving is None

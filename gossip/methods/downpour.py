@@ -22,7 +22,7 @@ class DownpourConfig(ServedConfig):
     Attributes:
         n_fetch: a worker takes the central weights before every n_fetch-th of its steps, the first included.
         n_push: it adds what its steps have added up to, after every n_push-th.
-        server: where w~ lives: one process, or a part in each worker.
+        server: where w~ lives: one process, or a part in each worker, for workers of one host.
     """
 
     method: Literal["downpour"] = "downpour"

@@ -34,7 +34,7 @@ class EASGDConfig(ServedConfig):
         mode: whether all workers move together, or each with the central variable alone.
         order: the elastic force after the local step (thesis), or taken at the weights before it (Zhang et al.), which
             takes one more vector of memory.
-        server: of mode async: one process (the default), or a part in each worker.
+        server: of mode async: one process (the default), or a part in each worker, for workers of one host.
     """
 
     method: Literal["easgd"] = "easgd"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from torch import Tensor
 from gossip import layout
 from gossip.layout import Member
 from gossip.methods.base import Exchange, MethodConfig
+from gossip.publication import Published
 from gossip.server.client import Center
-from gossip.server.process import OwnServer
-from gossip.server.protocol import Loss, check_address, placement
+from gossip.server.far import Far, listen
+from gossip.server.process import OwnServer, serving
+from gossip.server.protocol import Loss, check_address, check_hosts, placement
 from gossip.server.serve import Server
+from gossip.transports.shared_memory import SharedMemory
 
 _WAIT_S = 0.1
 
@@ -39,6 +43,8 @@ class Served(Exchange):
     """Base of the methods in which workers meet a central variable, each by its own clock.
 
     A worker that is started again takes w~, and the step count of its predecessor; its optimizer state starts empty.
+    Where workers are on several hosts, the server is on worker 0's, and what stands there for those of the others is
+    all that anybody sees of them.
 
     Attributes:
         center: w~, from `start` on.
@@ -52,15 +58,31 @@ class Served(Exchange):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        if self.job.hosts is not None:
-            self.job.abort()
-            raise ValueError("got workers on several hosts, expected all on one host for a method with a server")
         self._joined = False
         self._snapshot: dict[str, Any] = {}
         self._parent = os.getppid()
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
         self._interrupted: Callable[[], bool] = lambda: False
+
+    def _take_seat(self) -> SharedMemory:
+        """Take this worker's seat; on several hosts the store says how many have had it before."""
+        hosts, flat, seat = self.job.hosts, self.flat, self.job.rank
+        self._far: Far | None = None
+        if hosts is None:
+            return super()._take_seat()
+        try:
+            check_hosts(self.options.serving)
+        except ValueError:
+            self.job.abort()
+            raise
+        generation = hosts.take(seat)
+        hosts.open()
+        transport = SharedMemory(
+            self.job.directory, seat, flat.dimension, flat.vector.dtype, 0, flat.fingerprint, generation
+        )
+        self._far = None if 0 in hosts.here else Far(hosts, transport)
+        return transport
 
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Take part in the job: bring up the server if that is this worker's business, wait for the founders, take w~.
@@ -80,10 +102,12 @@ class Served(Exchange):
         # Nobody starts a single worker again under torchrun, and with it its part.
         patient = self.options.server_loss == "restart" and (where == "process" or self.job.supervised)
         self.center = Center(
-            self.transport, shards, self.flat.weights, alive, patient=patient, snapshot_s=self.options.snapshot_s
+            self.transport, shards, self.flat.weights, alive, patient, self.options.snapshot_s, self._far
         )
         offer = self._snapshot.get("center", self.flat.vector)
         self._joined = self.center.join(offer, self._snapshot.get("versions", [0] * shards), interrupted)
+        if again and self._far is not None:
+            steps = max(steps, self._far.before)
         fresh = steps == 0 or again
         if self._joined:
             self._enter(steps, fresh)
@@ -110,10 +134,24 @@ class Served(Exchange):
         """Start a server process if no launcher does and this is worker 0; it ends by itself when all have left."""
         if self.job.supervised or self.job.rank != 0:
             return self._anybody
-        arguments = [*self.job.server, str(self.job.directory.path)]
+        servers: list[OwnServer] = []
+
+        def alive() -> bool:
+            if not servers and serving(self.job.directory):
+                return True  # that of this worker's predecessor, which serves workers of other hosts
+            if not servers:
+                servers.append(self._own_server())
+            return servers[0].alive()
+
+        alive()
+        return alive
+
+    def _own_server(self) -> OwnServer:
+        arguments, hosts = [*self.job.server, str(self.job.directory.path)], self.job.hosts
         if self.folder is not None:
             arguments.append(str(self.folder))
-        return OwnServer(arguments, restarts=OwnServer.RESTARTS if self.options.server_loss == "restart" else 0).alive
+        restarts = OwnServer.RESTARTS if self.options.server_loss == "restart" else 0
+        return OwnServer(arguments, restarts, None if hosts is None else listen(hosts))
 
     def _anybody(self) -> bool:
         """Whether somebody is there who starts a server: a launcher, or the first worker."""
@@ -150,6 +188,37 @@ class Served(Exchange):
         """Restore what `state_dict` gave; to be called before `start`."""
         self._snapshot = state
 
+    def publish(self) -> None:
+        """Show a snapshot of the weights to whoever evaluates, on whichever host; never waits for an answer."""
+        super().publish()
+        if self._far is not None and self._joined:
+            self._far.show(self.flat.vector, self.steps)
+
+    def published(self) -> list[Published]:
+        """The newest snapshot of every member that is alive or left at its end."""
+        if self.job.hosts is None or self._far is not None:
+            return super().published()
+        # A server that is started again shows those of other hosts as it did, though for a moment they seemed dead.
+        away = [member for member in self.transport.members() if member.seat not in self.job.here]
+        found = [self.publisher.read(member) for member in away]
+        local = [one for one in super().published() if one.member.seat in self.job.here]
+        return sorted([*local, *(one for one in found if one is not None)], key=lambda one: one.member)
+
+    def lowest(self) -> bool:
+        """Whether this is the worker that evaluates: of several hosts one on the server's, which sees all others."""
+        if self.job.hosts is None:
+            return super().lowest()
+        lower = [member for member in self.transport.members() if member < self.me and member.seat in self.job.here]
+        return self._far is None and all(self._finished(one) or self.transport.dead(one) for one in lower)
+
+    def total_done(self) -> int:
+        """Local steps made by all members together, the dead ones' included."""
+        return super().total_done() if self._far is None else self._far.total(earlier=False)
+
+    def total_ever(self) -> int:
+        """`total_done`, and the steps of an earlier job that this one resumes."""
+        return super().total_ever() if self._far is None else self._far.total(earlier=True)
+
     def _finish(self) -> None:
         """What a worker still owes w~ when it leaves."""
 
@@ -158,6 +227,7 @@ class Served(Exchange):
         if not self._joined:
             return False
         self._finish()
+        self._see_off(timeout_s)
         last = self.center.leave()
         if last and (at := self.center.fetch()) is not None:
             self.flat.vector.copy_(self.center.desk)
@@ -166,6 +236,18 @@ class Served(Exchange):
             last = False
             self._part()
         return last
+
+    def _see_off(self, timeout_s: float) -> None:
+        """Where workers are on several hosts, the first one leaves last: it alone can look at what all have left."""
+        if self.job.hosts is None or self.job.rank != 0:
+            return
+        deadline = None
+        while self.center.others():
+            if self._interrupted():
+                deadline = deadline or time.monotonic() + timeout_s
+                if time.monotonic() > deadline:
+                    return
+            time.sleep(_WAIT_S)
 
     def release(self, last: bool) -> None:
         """Let go of w~, too. The last worker does so only now: until then it could be started again."""

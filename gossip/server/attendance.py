@@ -56,8 +56,13 @@ class Attendance:
             self._memory.come(seat)
 
     def back(self, seat: int) -> None:
-        """A worker that an earlier server has known is connected again."""
-        self._seats.setdefault(seat, "here")
+        """A worker that an earlier server has known is connected again, or one of another host that seemed lost."""
+        if self._seats.get(seat) != "left":
+            self._seats[seat] = "here"
+
+    def others(self, seat: int) -> int:
+        """How many workers beside this one are here, or may still come."""
+        return sum(not self._gone(other) for other in self._everybody - {seat})
 
     def leave(self, seat: int) -> bool:
         """Whether this worker is the last to leave; it stays the last one if it has to ask again."""

@@ -9,20 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 from torch import Tensor
 
 from gossip.server import protocol
+from gossip.server.far import Far
 from gossip.server.memory import Memory
-from gossip.server.protocol import ServerLostError
-from gossip.server.waiting import Waiting, connect
+from gossip.server.near import Near
+from gossip.server.protocol import Line, ServerLostError
+from gossip.server.waiting import Waiting
 from gossip.transports.shared_memory import SharedMemory
 
 _log = logging.getLogger("gosgd")
 _POLL_S = 0.1
-_GRACE_S = 0.5
 _GENERATION = 40  # bits of a request's number below the generation of who sends it
 
 Fill = Callable[[slice], object]
@@ -36,12 +36,13 @@ class Center:
     """The central variable w~, wherever it is.
 
     Args:
-        transport: of this worker; one vector of shared memory is taken for the desk.
+        transport: of this worker; one vector of shared memory is taken for the desk unless the way is far.
         shards: how many w~ is cut into.
         weights: elements that are parameters.
         alive: says whether a server is there, or will be.
         patient: whether to wait for another server when this one has died; else that is an error.
         snapshot_s: seconds between the server's snapshots, if it keeps any.
+        far: the way to a server on another host.
 
     Attributes:
         desk: [D], where vectors are handed over.
@@ -58,15 +59,17 @@ class Center:
         alive: Callable[[], bool] = lambda: True,
         patient: bool = False,
         snapshot_s: float = 0.0,
+        far: Far | None = None,
     ) -> None:
         self._transport, self._weights = transport, weights
-        self._alive, self._patient, self._snapshot_s = alive, patient, snapshot_s
+        self._way = far or Near(transport, alive)
+        self._patient, self._snapshot_s = patient, snapshot_s
         self._interrupted: Callable[[], bool] = lambda: False
         self._directory = transport.directory.path
-        self._connections: list[Connection | None] = [None] * shards
+        self._lines: list[Line | None] = [None] * shards
         self._shards = shards
         self.cuts = protocol.cuts(transport.dimension, shards)
-        self.desk = transport.tensor(transport.file(transport.me, "desk"), transport.dimension, create=True)
+        self.desk = self._way.desk
         self.versions = [0] * shards
         self._request = transport.me.generation << _GENERATION
         self.requests = 0
@@ -132,6 +135,11 @@ class Center:
                     self.versions[shard] = memory.earlier + memory.moves
         return self.desk
 
+    def others(self) -> int | None:
+        """How many other workers have not left, and may not have been lost; None when this one was interrupted."""
+        answers = self._ask("others")
+        return None if answers is None else int(answers[0]["others"])
+
     def leave(self) -> bool:
         """Make no more moves. True for the worker that leaves last: it may still fetch."""
         answers = self._ask("leave")
@@ -139,19 +147,19 @@ class Center:
 
     def close(self) -> None:
         """Hang up, after the last word."""
-        for connection in self._connections:
-            if connection is not None:
+        for line in self._lines:
+            if line is not None:
                 try:
-                    protocol.send(connection, {"do": "bye", "sent": time.monotonic(), "request": self._request})
+                    line.send({"do": "bye", "sent": time.monotonic(), "request": self._request})
                 except OSError:  # whoever comes after that server finds that this worker has left
                     continue
         self._hang_up()
 
     def _hang_up(self) -> None:
-        for connection in self._connections:
-            if connection is not None:
-                connection.close()
-        self._connections = [None] * self._shards
+        for line in self._lines:
+            if line is not None:
+                line.close()
+        self._lines = [None] * self._shards
 
     def _part(self, shard: int) -> slice:
         return slice(self.cuts[shard], self.cuts[shard + 1])
@@ -184,23 +192,24 @@ class Center:
 
     def _send(self, shard: int, message: dict[str, Any]) -> None:
         """Send, if anybody listens; the answer will be missed otherwise."""
-        connection = self._connections[shard]
-        if connection is None:
+        line = self._lines[shard]
+        if line is None:
             return
         try:
-            protocol.send(connection, message)
+            line.send(message)
         except OSError:
             self._drop(shard)
 
     def _drop(self, shard: int) -> None:
-        connection, self._connections[shard] = self._connections[shard], None
-        if connection is not None:
-            connection.close()
+        line, self._lines[shard] = self._lines[shard], None
+        if line is not None:
+            line.close()
 
     def _obtain(self, shard: int, message: dict[str, Any], fill: Fill) -> dict[str, Any]:
         """The answer to a request that was sent; from another server if need be."""
         do, part = message["do"], self._part(shard)
-        while (answer := self._answer(shard, f"the server to answer a {do!r} request", _GRACE_S)) is None:
+        grace_s = self._way.grace_s
+        while (answer := self._answer(shard, f"the server to answer a {do!r} request", grace_s)) is None:
             if not self._patient:
                 raise self._lost(do)
             began = time.monotonic()
@@ -212,7 +221,7 @@ class Center:
             welcome = None
             while welcome is None:
                 self._greet(shard, do, version=0, again=True)
-                welcome = self._answer(shard, "the server", _GRACE_S)
+                welcome = self._answer(shard, "the server", grace_s)
             met = bool(welcome["request"] == message["request"])
             _log.warning(
                 "worker %d: the server is back after %.1f s; the %r request %s",
@@ -244,19 +253,19 @@ class Center:
             what: this worker waits for, in complaints.
             grace_s: how long an interrupted worker waits for it still.
         """
-        connection = self._connections[shard]
-        if connection is None:
+        line = self._lines[shard]
+        if line is None:
             return None
         waiting = Waiting(self._transport.me.seat, what)
         interrupted: float | None = None
         try:
-            while not connection.poll(_POLL_S):
+            while not line.poll(_POLL_S):
                 waiting.complain()
                 if self._interrupted():
                     interrupted = interrupted or time.monotonic()
                     if time.monotonic() - interrupted >= grace_s:
                         raise _CutShortError
-            answer = protocol.receive(connection)
+            answer = line.receive()
         except (EOFError, OSError):
             self._drop(shard)
             return None
@@ -267,13 +276,8 @@ class Center:
     def _greet(self, shard: int, do: str, version: int, again: bool = False) -> None:
         """Connect to a shard's server, once there is one, and say who this is."""
         transport = self._transport
-        connection = connect(self._directory, shard, transport.me.seat, self._alive, self._interrupted)
-        if connection is None:
-            raise _CutShortError
-        self._connections[shard] = connection
         about = {
             "do": "hello",
-            "key": protocol.read_key(self._directory, shard),
             "member": list(transport.me),
             "dimension": transport.dimension,
             "dtype": str(transport.dtype).removeprefix("torch."),
@@ -281,9 +285,14 @@ class Center:
             "weights": self._weights,
             "version": version,
             "again": again,
+            "under_way": do,
+            "request": self._request,
             "snapshot_s": self._snapshot_s,
         }
-        self._send(shard, about)
+        line = self._way.call(shard, about, self._interrupted)
+        if line is None:
+            raise _CutShortError
+        self._lines[shard] = line
 
     def _lost(self, do: str) -> ServerLostError:
         return ServerLostError(

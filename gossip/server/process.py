@@ -1,24 +1,31 @@
 """A process that keeps the whole of the central variable, and how a worker starts one where no launcher does.
 
-Imports gossip.server.serve.
+Imports gossip.records, and gossip.server's gate and serve.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gossip.directory import JobDirectory
+from gossip.directory import JobDirectory, Probe
+from gossip.records import job_key
+from gossip.server import protocol
+from gossip.server.gate import Gate
 from gossip.server.serve import Report, Server
 
 _log = logging.getLogger("gosgd")
 _SETTLED_S = 60.0
+_LISTENER = "GOSGD_CENTER_LISTENER"
+"""Environment variable with the descriptor of the port for workers of other hosts, of server processes."""
 
 _processes: list[subprocess.Popen[bytes]] = []
 """Servers that this process has started; each ends when its job does."""
@@ -29,6 +36,8 @@ def serve(
 ) -> None:
     """Serve the whole of w~ until the workers have left, or, after a signal, until none is connected.
 
+    Where another process serves the job still, this one waits for its end.
+
     Args:
         directory: of the job.
         restarts: whether a launcher starts lost workers again.
@@ -36,10 +45,36 @@ def serve(
         report: given figures now and then.
         folder: of snapshots.
     """
-    server = Server(JobDirectory.open(directory), restarts=restarts, report=report, folder=folder)
+    job = JobDirectory.open(directory)
+    turn = os.open(_turn(job), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.lockf(turn, fcntl.LOCK_EX)
+    if protocol.over(job.path).exists():
+        return
+    server = Server(job, restarts=restarts, report=report, folder=folder)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: server.end())
+    gate: Gate | None = None
+    if _LISTENER in os.environ:
+        gate = Gate(job, socket.socket(fileno=int(os.environ[_LISTENER])), job_key())
+        gate.start()
     server.run(None if watched else sys.stdin.fileno())
+    if gate is not None:
+        gate.end()
+
+
+def serving(directory: JobDirectory) -> bool:
+    """Whether a process is there that serves the whole of w~."""
+    try:
+        probe = Probe(_turn(directory))
+    except FileNotFoundError:
+        return False
+    held = probe.held()
+    probe.close()
+    return held
+
+
+def _turn(directory: JobDirectory) -> Path:
+    return directory.path / "center.turn"
 
 
 class OwnServer:
@@ -48,22 +83,30 @@ class OwnServer:
     Args:
         arguments: of the interpreter.
         restarts: how often in a row; one that has lived for a minute is forgiven.
+        listener: the port for workers of other hosts, if there are any; each server takes it over from the last one.
     """
 
     RESTARTS = 3
 
-    def __init__(self, arguments: Sequence[str], restarts: int = RESTARTS) -> None:
-        self._arguments, self._restarts = arguments, restarts
+    def __init__(
+        self, arguments: Sequence[str], restarts: int = RESTARTS, listener: socket.socket | None = None
+    ) -> None:
+        self._arguments, self._restarts, self._listener = arguments, restarts, listener
         self._failures = 0
         self._start()
 
     def _start(self) -> None:
         self._began = time.monotonic()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        ports = [] if self._listener is None else [self._listener.fileno()]
+        for port in ports:
+            environment[_LISTENER] = str(port)
         self._process = subprocess.Popen(
             [sys.executable, *self._arguments],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the workers; the server goes when they have gone
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment,
+            pass_fds=ports,
         )
         _processes.append(self._process)
 

@@ -2,7 +2,8 @@
 
 A request is one JSON object over a socket in the job directory; the vectors themselves stay in the worker's desk, a
 file of shared memory [D] of which each shard reads and writes its own slice. A worker has one request under way at
-most, and a request is sent whole or not at all: who dies in the middle of one changes nothing, or everything.
+most, and a request is sent whole or not at all: who dies in the middle of one changes nothing, or everything. Workers
+of other hosts send the same objects over TCP, with the desk behind them; see frames.py and stand_in.py.
 
 Requests are numbered. A shard keeps beside w~, in one commit, the number of each seat's last request that it has met: a
 worker whose server died asks the next one, and sends its request again only if its move has not been made.
@@ -16,18 +17,38 @@ import os
 import secrets
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Serving = Literal["process", "sharded"]
 Loss = Literal["restart", "stop"]
 
 _LONGEST_ADDRESS = 107  # bytes of a Unix socket's path
-_LONGEST_MESSAGE = 1 << 16
+LONGEST_MESSAGE = 1 << 16
 _ANY_JOB = "gosgd-" + "0" * 24
+BROUGHT = ("elastic", "flush", "show")
+"""Requests that find something in the desk."""
+TAKEN = ("elastic", "fetch", "peek")
+"""Requests that leave something there."""
 
 
 class ServerLostError(RuntimeError):
     """The central variable is gone with whoever held it."""
+
+
+class Line(Protocol):
+    """A worker's end of a connection to a shard's server."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        """One request, with what the desk holds for it."""
+
+    def poll(self, timeout_s: float) -> bool:
+        """Whether something comes within this time: an answer, or the end."""
+
+    def receive(self) -> dict[str, Any]:
+        """One answer, after which the desk holds what belongs to it; EOFError or OSError when nobody is there."""
+
+    def close(self) -> None:
+        """Hang up."""
 
 
 def placement(serving: Serving | None, workers: int, supervised: bool) -> Serving | None:
@@ -56,6 +77,19 @@ def check_address(root: Path, shards: int) -> None:
         raise ValueError(
             f"got shared-memory directory {root}, in which sockets would have paths of {length} bytes, expected at most"
             f" {_LONGEST_ADDRESS}; set GOSGD_SHM_DIR to a shorter path"
+        )
+
+
+def check_hosts(serving: Serving | None) -> None:
+    """Refuse what cannot be where workers are on several hosts.
+
+    Raises:
+        ValueError: w~ is to be cut up.
+    """
+    if serving == "sharded":
+        raise ValueError(
+            "got server=sharded with workers on several hosts, expected server=process: there one process keeps w~, on"
+            " the host of worker 0"
         )
 
 
@@ -103,8 +137,17 @@ def receive(connection: Connection) -> dict[str, Any]:
         OSError: likewise, or the message is too long.
         ValueError: it is no message.
     """
+    return parse(connection.recv_bytes(LONGEST_MESSAGE))
+
+
+def parse(text: bytes) -> dict[str, Any]:
+    """What a message says.
+
+    Raises:
+        ValueError: it is no message.
+    """
     try:
-        message = json.loads(connection.recv_bytes(_LONGEST_MESSAGE))
+        message = json.loads(text)
     except RecursionError:  # nothing but brackets
         message = None
     if not isinstance(message, dict):

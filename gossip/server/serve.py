@@ -11,20 +11,17 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from gossip.directory import JobDirectory, map_file
+from gossip.directory import JobDirectory
 from gossip.layout import Member
 from gossip.server import protocol
 from gossip.server.attendance import Attendance
+from gossip.server.clients import Client, model_of
 from gossip.server.figures import Figures
-from gossip.server.memory import Memory, Part
+from gossip.server.memory import Memory
 from gossip.server.shard import Shard
 from gossip.server.snapshots import Snapshots
 from gossip.transports.shared_memory import View
@@ -34,14 +31,6 @@ REPORT_S = 5.0
 START_S = 120.0
 _LOOK_S = 0.25
 Report = Callable[[int, dict[str, Any]], None]
-
-
-@dataclass
-class _Client:
-    member: Member
-    desk: Tensor
-    part: Part
-    settled: bool = False
 
 
 class Server:
@@ -75,7 +64,7 @@ class Server:
         self._snapshots = None if folder is None else Snapshots(folder, shard, shards)
         self._snapshot_s = 0.0
         self._strangers: set[Connection] = set()
-        self._clients: dict[Connection, _Client] = {}
+        self._clients: dict[Connection, Client] = {}
         self._seats = Attendance(directory, restarts)
         self._rest, self._bell = os.pipe()
         os.set_blocking(self._bell, False)
@@ -181,9 +170,11 @@ class Server:
             self._lose(connection, error)
             return
         waited = max(0.0, began - message["sent"])
+        if message["do"] == "others":  # asked again and again, to no effect
+            return
         self._figures.note(client.member.seat, message["do"], waited, time.monotonic() - began)
 
-    def _handle(self, client: _Client, message: dict[str, Any]) -> dict[str, Any] | None:
+    def _handle(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         shard = self._shard
         assert shard is not None
         do, seat, request = message["do"], client.member.seat, int(message["request"])
@@ -195,6 +186,8 @@ class Server:
             shard.fetch(client.desk, seat, request)
         elif do == "peek":
             shard.peek(client.desk)
+        elif do == "others":
+            return {"others": self._seats.others(seat)}
         elif do == "leave":
             return {"last": self._seats.leave(seat)}
         elif do == "bye":
@@ -208,7 +201,7 @@ class Server:
         """Somebody says who it is: let it in if it knows the password and runs the same model."""
         if not protocol.same_key(self._key, message.get("key")):
             raise ValueError("got a wrong password")
-        member, model = Member(*message["member"]), (int(message["dimension"]), int(message["fingerprint"]))
+        member, model = Member(*message["member"]), model_of(message)
         again = bool(message["again"])
         self._strangers.discard(connection)
         first = next(iter(self._clients.values()), None)
@@ -219,18 +212,13 @@ class Server:
         if again and self._shard is None:
             self._refuse(connection, "got a server that knows nothing of this job, expected one that goes on with it")
             return
-        cuts = protocol.cuts(model[0], self._shards)
-        begin, end = cuts[self._index], cuts[self._index + 1]
-        dtype: torch.dtype = getattr(torch, message["dtype"])
         try:
-            mapped: Any = map_file(self._desk(member), model[0] * dtype.itemsize)
+            client = Client.of(message, self._directory, self._index, self._shards)
         except OSError as error:
             self._refuse(connection, f"got worker {member.seat} without a desk ({error}), expected one in the job")
             return
-        desk = torch.frombuffer(mapped, dtype=dtype)[begin:end]
-        weights = min(max(int(message["weights"]) - begin, 0), end - begin)
         self._snapshot_s = float(message["snapshot_s"])
-        self._clients[connection] = _Client(member, desk, Part(desk, weights, int(message["version"]), model))
+        self._clients[connection] = client
         if again:  # its desk holds what its request under way needs
             self._seats.back(member.seat)
         else:
@@ -282,16 +270,14 @@ class Server:
         connection.close()
         if client is None:
             return
-        self._desk(client.member).unlink(missing_ok=True)
+        if not client.far:
+            client.file.unlink(missing_ok=True)
         seat = client.member.seat
         if any(other.member.seat == seat for other in self._clients.values()):
             return
         if self._seats.lose(seat, client.settled):
             reason = "" if isinstance(error, EOFError | OSError) else f" ({type(error).__name__}: {error})"
             _log.warning("central variable: worker %d is gone without a word%s", seat, reason)
-
-    def _desk(self, member: Member) -> Path:
-        return self._directory.path / f"{member.seat}-{member.generation}.desk"
 
     def _tell(self, last: bool = False) -> None:
         now, figures = time.monotonic(), self._figures

@@ -7,14 +7,23 @@ from functools import partial
 
 import numpy as np
 import pytest
+from support.far_workers import FarTeam
 from support.remote import RemoteError, answers, ask_all, in_process_of_its_own, reaped, until
 from support.workers import Team, make_worker
+from torch import nn
+from torch.distributed import HashStore
 
+import gossip
+from gossip.directory import JobDirectory
+from gossip.hosts import Hosts
+from gossip.job import Job
 from gossip.matrices import downpour_fetch, easgd, easgd_async
 from gossip.replay import CENTER, Replay, read
 
 pytestmark = pytest.mark.timeout(90)
 
+SERVERS = ["process", "sharded", "hosts"]
+"""Where w~ lives; `hosts` is a process, too, of which all workers but the first are on other hosts."""
 DRIFT = np.random.default_rng(5)
 
 
@@ -22,8 +31,11 @@ DRIFT = np.random.default_rng(5)
 def team():
     teams: list[Team] = []
 
-    def make(method: str, workers: int, **options) -> Team:
-        teams.append(Team(method, workers, options.pop("options", {}), **options))
+    def make(method: str, workers: int, **arguments) -> Team:
+        options = arguments.pop("options", {})
+        kind = FarTeam if options.get("server") == "hosts" else Team
+        options = {name: value for name, value in options.items() if value != "hosts"}
+        teams.append(kind(method, workers, options, **arguments))
         return teams[-1]
 
     yield make
@@ -64,7 +76,9 @@ def test_synchronous_easgd_is_its_matrix(team, workers, tau, order):
     np.testing.assert_allclose(last.ask("vector"), state[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("order", "server"), [("after_step", "process"), ("before_gradient", "sharded")])
+@pytest.mark.parametrize(
+    ("order", "server"), [("after_step", "process"), ("before_gradient", "sharded"), ("after_step", "hosts")]
+)
 def test_asynchronous_easgd_is_its_matrices_in_the_order_in_which_workers_move(team, order, server):
     options = {"tau": 2, "alpha": 0.4, "order": order, "mode": "async", "server": server}
     job = team("easgd", 3, options=options, kind="batch_norm", spread=1.0)
@@ -90,7 +104,7 @@ def test_asynchronous_easgd_is_its_matrices_in_the_order_in_which_workers_move(t
     np.testing.assert_allclose(last.ask("vector"), state[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("server", ["process", "sharded"])
+@pytest.mark.parametrize("server", SERVERS)
 def test_downpour_is_its_matrices_in_the_order_in_which_workers_move(team, server):
     job = team("downpour", 2, options={"n_fetch": 2, "n_push": 3, "server": server}, spread=1.0)
     job.ask("start")
@@ -115,7 +129,16 @@ def test_downpour_is_its_matrices_in_the_order_in_which_workers_move(team, serve
     np.testing.assert_allclose(last.ask("vector"), whole, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("server", ["process", "sharded"])
+def test_a_central_variable_in_parts_is_refused_where_workers_are_on_several_hosts():
+    hosts = Hosts(HashStore(), b"of this test", "far", [[0], [1]], [0])
+    directory = JobDirectory.create(2, 2)
+    job = Job(0, 2, 0, directory, supervised=True, hosts=hosts)
+    with pytest.raises(ValueError, match="got server=sharded with workers on several hosts, expected server=process"):
+        gossip.build("downpour", nn.Linear(2, 2), job=job, server="sharded")
+    directory.remove()
+
+
+@pytest.mark.parametrize("server", SERVERS)
 def test_moves_of_workers_at_the_same_time_lose_nothing(team, server):
     """Elastic moves leave the sum of w~ and all workers as it is; every part of w~ is moved whole."""
     job = team("easgd", 3, options={"tau": 1, "alpha": 0.2, "mode": "async", "server": server})
@@ -130,7 +153,7 @@ def test_moves_of_workers_at_the_same_time_lose_nothing(team, server):
     job.last(job.ask("close"))
 
 
-@pytest.mark.parametrize("server", ["process", "sharded"])
+@pytest.mark.parametrize("server", SERVERS)
 def test_every_accumulated_update_arrives_once(team, server):
     job = team("downpour", 3, options={"n_fetch": 1, "n_push": 1, "server": server})
     job.ask("start")
@@ -252,6 +275,8 @@ RECORDED = {
     "easgd_sharded": ("easgd", {"tau": 1, "mode": "async", "server": "sharded", "order": "before_gradient"}),
     "downpour": ("downpour", {"n_fetch": 2, "n_push": 3}),
     "downpour_sharded": ("downpour", {"n_fetch": 4, "n_push": 1, "server": "sharded"}),
+    "easgd_hosts": ("easgd", {"tau": 2, "mode": "async", "order": "before_gradient", "server": "hosts"}),
+    "downpour_hosts": ("downpour", {"n_fetch": 2, "n_push": 3, "server": "hosts"}),
 }
 
 
@@ -284,7 +309,7 @@ def test_a_resumed_run_replays_from_the_central_variable_it_resumed_with(team, t
     assert max(one.relative for one in replay.deviations) <= 1e-5
 
 
-@pytest.mark.parametrize("row", ["easgd_async", "downpour"])
+@pytest.mark.parametrize("row", ["easgd_async", "downpour", "easgd_hosts", "downpour_hosts"])
 def test_a_run_whose_server_and_workers_are_killed_ends_where_its_matrices_say(team, tmp_path, row):
     """The server is killed twice, the second time with a worker, which comes back while there is no server."""
     method, options = RECORDED[row]

@@ -20,7 +20,7 @@ import torch
 from launching import environment, kill_all, lines, processes, until
 from support.hosts import Union, why_no_network, why_no_nixl
 
-from benchmarks.networks import network
+from benchmarks.networks import network, why_none
 from gossip import layout
 from gossip.directory import PREFIX, JobDirectory, root
 from gossip.layout import Member
@@ -30,7 +30,9 @@ from gossip.transports.shared_memory import View
 pytestmark = pytest.mark.timeout(300)
 needs_network = pytest.mark.skipif(bool(why_no_network()), reason=why_no_network())
 needs_nixl = pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())
+needs_namespaces = pytest.mark.skipif(bool(why_none()), reason=why_none())
 CUTS_S = [10.0, *map(float, os.environ.get("GOSGD_CUTS_S", "").split())]
+SERVED_CUT_S = float(os.environ.get("GOSGD_SERVED_CUT_S", "0"))  # longer than it takes a worker to say that it waits
 JOB = """\
 name: hosts
 seed: 3
@@ -247,6 +249,65 @@ def test_the_collective_methods_train_across_hosts(job, cluster, exchange):
     summary = json.loads((job / "run" / "final" / "summary.json").read_text())
     assert (summary["workers"], summary["steps_total"], summary["interrupted"]) == (2, 80, False)
     assert summary["accuracy"] > 0.15
+
+
+def cut_off(hosts, net, own):
+    """Cut a worker off for some seconds: it waits and says so, the others go on."""
+    net.cut(1)
+    time.sleep(0.2)
+    before = [own(0), own(1), own(2)]
+    until(lambda: re.search(r"worker 1: has waited \d+ s for the server to answer a '\w+' request", hosts.errors(1)))
+    time.sleep(SERVED_CUT_S)
+    alone = [own(seat) - steps for seat, steps in enumerate(before)]
+    assert min(alone[0], alone[2]) > 40
+    assert alone[1] <= 5, "until its next request"
+    net.mend(1)
+
+
+def kill_the_server(hosts, net, own):
+    """Worker 0 starts another one, to which all come back."""
+    (server,) = [pid for pid in processes(hosts.job) if b"launch.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    kill_all([server])
+    until(lambda: "the server of the central variable has died (-9); restart 1 of 3" in hosts.errors(0))
+    for host in range(3):
+        until(lambda host=host: re.search(rf"worker {host}: the server is back after [\d.]+ s", hosts.errors(host)))
+
+
+@needs_namespaces
+@pytest.mark.parametrize(
+    ("exchange", "befalls", "moves"),
+    [
+        ("{method: downpour, n_fetch: 5, n_push: 5}", cut_off, ("pushes", "fetches")),
+        ("{method: easgd, mode: async, tau: 5}", kill_the_server, ("moves",)),
+    ],
+    ids=["downpour", "easgd"],
+)
+def test_three_hosts_train_with_a_server_on_the_first_and_no_move_is_lost_or_made_twice(
+    job, cluster, exchange, befalls, moves
+):
+    (job / "hosts.yaml").write_text(JOB.replace("lr: 0.3", "lr: 0.05"))
+    (job / "slowly.py").write_text(SLOWLY)
+    with network(3) as net:
+        hosts = cluster(3, net)
+        hosts.start_all("hosts.yaml", f"exchange={exchange}", "train.steps=600", "run.eval_every=100")
+        views = until(hosts.views, 60)
+
+        def own(seat):
+            return int(views[seat].open(Member(seat, 0))[layout.DONE]) if views[seat].board[seat] else 0
+
+        until(lambda: min(map(own, range(3))) > 20, 60)
+        befalls(hosts, net, own)
+        assert hosts.ended() == [0, 0, 0], hosts.errors(1)
+        until(lambda: not processes(job), timeout_s=5)
+        assert [path for room in hosts.rooms for path in room.iterdir()] == []
+    summary = json.loads((job / "run" / "final" / "summary.json").read_text())
+    assert (summary["workers"], summary["steps_total"], summary["interrupted"]) == (3, 1800, False)
+    assert summary["accuracy"] > 0.6
+    assert lines(job / "run" / "metrics.jsonl")[-1]["workers"] == 3, "all are looked at by the first"
+    figures = [lines(job / "run" / "workers" / str(seat) / "metrics.jsonl")[-1]["exchange"] for seat in range(3)]
+    made = sum(its[name] for its in figures for name in moves)
+    assert made == len(moves) * 3 * 600 / 5
+    assert lines(job / "run" / "server" / "metrics.jsonl")[-1]["version"] == made + 1, "and the last fetch of all"
 
 
 @needs_nixl
