@@ -43,7 +43,7 @@ def curves(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), constrained_layout=True)
     for axis, (across, up) in zip(np.atleast_1d(axes), panels, strict=True):
         for arm in dict.fromkeys(row["arm"] for row in rows):
-            seeds = [row["figures"]["points"] for row in rows if row["arm"] == arm]
+            seeds = [_last_of_each_step(row["figures"]["points"]) for row in rows if row["arm"] == arm]
             length = min(map(len, seeds))
             x = [statistics.fmean(seed[at][across] for seed in seeds) for at in range(length)]
             y = np.array([[seed[at].get(up) for at in range(length)] for seed in seeds], float)
@@ -55,6 +55,11 @@ def curves(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
         axis.grid(alpha=0.3)
     np.atleast_1d(axes)[0].legend(fontsize=8)
     return figure
+
+
+def _last_of_each_step(points: list[Found]) -> list[Found]:
+    """Where the newest weights were in several evaluations, the last one averages those of most workers."""
+    return list({point["step"]: point for point in points}.values())
 
 
 def lines(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
