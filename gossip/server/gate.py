@@ -92,7 +92,7 @@ class Gate(threading.Thread):
                 raise ValueError(f"got worker {member.seat}'s life {member.generation} after {known.me.generation}")
             if known is None or known.me != member:
                 if known is not None:
-                    known.end()
+                    known.give_way()
                 self._stand_ins[member.seat] = StandIn(self._view, about, self._totals)
             return self._stand_ins[member.seat]
 

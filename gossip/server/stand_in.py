@@ -49,7 +49,7 @@ class StandIn:
         settled: whether the worker has said its last word.
 
     Raises:
-        ValueError: a worker of this host has the seat.
+        ValueError: a worker of this host has the seat, or shared memory is too small.
     """
 
     def __init__(self, view: View, about: dict[str, Any], totals: Callable[[], Sequence[int]]) -> None:
@@ -67,12 +67,16 @@ class StandIn:
         self._publisher: Publisher | None = None
         self.settled = self._locked = False
         self._appear()
-        self.words: Words = self._map("words", layout.size(view.seats) * layout.WORD).cast("Q")
+        try:
+            self.desk = self._tensor(self._file("far"), self._dimension)
+            self.words: Words = self._map("words", layout.size(view.seats) * layout.WORD).cast("Q")
+        except (OSError, ValueError):
+            self._unlock()
+            raise
         self.words[0] = layout.MAGIC
         self.words[layout.DIMENSION], self.words[layout.FINGERPRINT] = self._dimension, int(about["fingerprint"])
         self.words[layout.STATE] = State.ACTIVE
         view.board[self.me.seat] = max(view.board[self.me.seat], self.me.generation + 1)
-        self.desk = self._tensor(self._file("far"), self._dimension)
 
     def serve(self, frames: Frames, about: dict[str, Any]) -> None:
         """Serve a connection until its end; the one before it ends first, with what it has begun."""
@@ -102,8 +106,13 @@ class StandIn:
                 self._timer.daemon = True
                 self._timer.start()
 
+    def give_way(self) -> None:
+        """Another incarnation has taken the seat."""
+        self.end()
+        self._file("far").unlink(missing_ok=True)
+
     def end(self) -> None:
-        """Another incarnation has taken the seat, or the server ends."""
+        """Hang up; the worker may come back to the next server."""
         with self._guard:
             self._newest += 1
             mine, frames = self._newest, self._frames

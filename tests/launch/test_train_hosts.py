@@ -255,10 +255,10 @@ def cut_off(hosts, net, own):
     """Cut a worker off for some seconds: it waits and says so, the others go on."""
     net.cut(1)
     time.sleep(0.2)
-    before = [own(0), own(1), own(2)]
+    before = [own(seat) for seat in range(3)]
     until(lambda: re.search(r"worker 1: has waited \d+ s for the server to answer a '\w+' request", hosts.errors(1)))
     time.sleep(SERVED_CUT_S)
-    alone = [own(seat) - steps for seat, steps in enumerate(before)]
+    alone = [own(seat) - made for seat, made in enumerate(before)]
     assert min(alone[0], alone[2]) > 40
     assert alone[1] <= 5, "until its next request"
     net.mend(1)
@@ -275,21 +275,21 @@ def kill_the_server(hosts, net, own):
 
 @needs_namespaces
 @pytest.mark.parametrize(
-    ("exchange", "befalls", "moves"),
+    ("exchange", "befalls", "moves", "steps"),
     [
-        ("{method: downpour, n_fetch: 5, n_push: 5}", cut_off, ("pushes", "fetches")),
-        ("{method: easgd, mode: async, tau: 5}", kill_the_server, ("moves",)),
+        ("{method: downpour, n_fetch: 5, n_push: 5}", cut_off, ("pushes", "fetches"), 400),
+        ("{method: easgd, mode: async, tau: 5}", kill_the_server, ("moves",), 300),
     ],
     ids=["downpour", "easgd"],
 )
 def test_three_hosts_train_with_a_server_on_the_first_and_no_move_is_lost_or_made_twice(
-    job, cluster, exchange, befalls, moves
+    job, cluster, exchange, befalls, moves, steps
 ):
     (job / "hosts.yaml").write_text(JOB.replace("lr: 0.3", "lr: 0.05"))
     (job / "slowly.py").write_text(SLOWLY)
     with network(3) as net:
         hosts = cluster(3, net)
-        hosts.start_all("hosts.yaml", f"exchange={exchange}", "train.steps=600", "run.eval_every=100")
+        hosts.start_all("hosts.yaml", f"exchange={exchange}", f"train.steps={steps}", "run.eval_every=50")
         views = until(hosts.views, 60)
 
         def own(seat):
@@ -301,12 +301,12 @@ def test_three_hosts_train_with_a_server_on_the_first_and_no_move_is_lost_or_mad
         until(lambda: not processes(job), timeout_s=5)
         assert [path for room in hosts.rooms for path in room.iterdir()] == []
     summary = json.loads((job / "run" / "final" / "summary.json").read_text())
-    assert (summary["workers"], summary["steps_total"], summary["interrupted"]) == (3, 1800, False)
+    assert (summary["workers"], summary["steps_total"], summary["interrupted"]) == (3, 3 * steps, False)
     assert summary["accuracy"] > 0.6
     assert lines(job / "run" / "metrics.jsonl")[-1]["workers"] == 3, "all are looked at by the first"
     figures = [lines(job / "run" / "workers" / str(seat) / "metrics.jsonl")[-1]["exchange"] for seat in range(3)]
     made = sum(its[name] for its in figures for name in moves)
-    assert made == len(moves) * 3 * 600 / 5
+    assert made == len(moves) * 3 * steps / 5
     assert lines(job / "run" / "server" / "metrics.jsonl")[-1]["version"] == made + 1, "and the last fetch of all"
 
 
