@@ -7,7 +7,8 @@ share the memory that the modules lie in.
 The nursery is itself a fork of the launcher, from before the launcher has read the configuration: nothing of the user's
 has been imported, and no file but the standard ones is open. It is not the workers' parent. Each is the child of a
 process between, which ends at once and so leaves it to the launcher: the launcher is told of the worker's end, a worker
-of the launcher's, and nobody misses a nursery that dies.
+of the launcher's, and nobody misses a nursery that dies. It is the worker that answers the launcher, and one whose
+answer is not awaited any more ends: whatever becomes of the nursery meanwhile, a worker is started once.
 
 Accelerators' drivers do not outlive a fork. Where torch finds one, there is no nursery, and workers start in fresh
 interpreters.
@@ -15,12 +16,14 @@ interpreters.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import dataclasses
 import gc
 import importlib
 import json
+import logging
 import multiprocessing
 import os
 import select
@@ -29,12 +32,15 @@ import socket
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
+from typing_extensions import Self
 
 from launch.start import Start, spawn
 
@@ -46,7 +52,7 @@ _IMPORTS = ("launch.worker", "launch.server", "gossip.server.process", "torch._d
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGQUIT)
 _ANSWER_S = 10.0
 _IMPORT_S = 60.0
-_LONGEST = 1 << 16
+_LONGEST = 1 << 18
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 
@@ -87,20 +93,11 @@ class Nursery:
 
     def start(self, start: Start) -> int:
         """Start a process that is this one's child. Returns its id."""
-        if self.pid is not None:
-            request = dataclasses.asdict(start) | {"cwd": str(Path.cwd()), "path": sys.path}
-            _adopt(True)
-            try:
-                self._socket.send(json.dumps(request, default=str).encode())
-                pid = self._answer()
-            except OSError:
-                pid = None
-            finally:
-                _adopt(False)
-            if pid is not None:
-                return int(pid)
-        self.close()  # it has been killed, or hangs
-        return spawn(start)
+        pid = None if self.pid is None else self._fork(start)
+        if pid is None:
+            self.close()  # it has been killed, or hangs
+            pid = spawn(start)
+        return pid
 
     def close(self) -> None:
         """End the nursery; processes that it has started go on."""
@@ -110,6 +107,25 @@ class Nursery:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
             self.pid = None
+
+    def _fork(self, start: Start) -> int | None:
+        """Have the nursery start a process; None if it does not."""
+        if not self._imported and self._answer() is None:
+            return None
+        self._imported = True
+        here = {"cwd": str(Path.cwd()), "path": sys.path, "environment": {**os.environ, **start.environment}}
+        _adopt(True)
+        try:
+            self._socket.send(json.dumps(dataclasses.asdict(start) | here, default=str).encode())
+            pid = self._answer()
+            if pid is None:
+                self._socket.shutdown(socket.SHUT_RD)  # from here on no process can answer, and so begin
+                pid = self._answer()
+        except OSError:
+            return None
+        finally:
+            _adopt(False)
+        return None if pid is None else int(pid)
 
     def _answer(self) -> Any:
         """What the nursery says; None if it says nothing any more."""
@@ -170,52 +186,69 @@ def _tend(requests: socket.socket) -> NoReturn:
         gc.freeze()  # a collection in a child would write to, and so copy, all there is
         requests.send(b"{}")
         while request := requests.recv(_LONGEST):
-            requests.send(json.dumps(_deliver(requests, json.loads(request))).encode())
+            _deliver(requests, json.loads(request))
     finally:
         os._exit(0)
 
 
-def _deliver(requests: socket.socket, request: dict[str, Any]) -> int:
-    """Fork a process that becomes the launcher's child. Returns its id."""
-    readable, writable = os.pipe()
+def _deliver(requests: socket.socket, request: dict[str, Any]) -> None:
+    """Fork a process that becomes the launcher's child and tells it its id."""
     between = _fork()
     if not between:
+        code = 1
         try:
-            os.close(readable)
-            target = (requests, writable, os.getpid(), request)
-            process = multiprocessing.get_context("fork").Process(target=_live, args=target)
-            process.start()
-            os.write(writable, str(process.pid).encode())
+            target = (requests, os.getpid(), request)
+            multiprocessing.get_context("fork").Process(target=_live, args=target).start()
+            code = 0
         finally:
-            os._exit(0)
-    os.close(writable)
-    os.waitpid(between, 0)
-    try:
-        return int(os.read(readable, 32))
-    finally:
-        os.close(readable)
+            os._exit(code)
+    if os.waitpid(between, 0)[1]:
+        raise RuntimeError("no process could be started")
 
 
-def _live(requests: socket.socket, writable: int, between: int, request: dict[str, Any]) -> NoReturn:
+def _live(requests: socket.socket, between: int, request: dict[str, Any]) -> NoReturn:
     """Be the process that was asked for."""
-    requests.close()
-    os.close(writable)
     while os.getppid() == between:
         time.sleep(0.001)
     os.setsid()
+    try:
+        requests.send(str(os.getpid()).encode())
+    except OSError:  # the launcher has given it up
+        os._exit(1)
+    requests.close()
     os.chdir(request["cwd"])
     sys.path[:] = request["path"]
+    os.environ.clear()
     os.environ.update(request["environment"])
+    _begin_anew()
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     _redirect(1, request["stdout"], flags)
     _redirect(2, request["stderr"], flags)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     _prctl(_PR_SET_NAME, request["name"].encode())
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments: Sequence[str] = request["arguments"]
     sys.argv = [request["module"], *arguments]
-    sys.exit(importlib.import_module(request["module"]).main(arguments))
+    try:
+        sys.exit(importlib.import_module(request["module"]).main(arguments))
+    finally:
+        atexit._run_exitfuncs()
+
+
+def _begin_anew() -> None:
+    """Put right what an interpreter does at its start, and what a module may not share with its like elsewhere."""
+    multiprocessing.set_start_method(None, force=True)  # the user's to choose
+    atexit._clear()  # the launcher does at its end what it has to do
+    finalizers: Any = weakref.finalize
+    finalizers._registry.clear()
+    finalizers._registered_with_atexit = False
+    atexit.register(logging.shutdown)
+    np.random.seed()  # else the same numbers in all workers
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if threads.isdecimal() and int(threads):  # read when torch was imported, elsewhere
+        torch.set_num_threads(int(threads))
 
 
 def _redirect(number: int, path: str, flags: int) -> None:

@@ -55,11 +55,6 @@ class Seat:
         """Whether it has a process, as far as the last `poll` knew."""
         return self.pid is not None
 
-    @property
-    def ready(self) -> bool:
-        """Whether it can be started without waiting."""
-        return self._nursery.ready
-
     def start(self) -> None:
         """Start its process, in a session of its own, with its output in log files of this attempt."""
         threads = str(self._plan.run.train.threads)

@@ -86,6 +86,9 @@ class Supervisor:
         others: list[int] = []
         try:
             self._listen()
+            # Nothing is made before somebody can be started who would remove it if this process were killed.
+            while not (self._nursery.ready or self._interrupted):
+                time.sleep(_POLL_S)
             self._job = job = self._place.enter()
             self._workers = [Seat(rank, plan, job, self._nursery) for rank in self._place.ranks]
             # Looked at last: of a server and a worker that failed for want of it, both are seen at once.
@@ -131,7 +134,7 @@ class Supervisor:
         while not self._over():
             for seat in self._seats:
                 waiting = not (seat.done or seat.running or self._interrupted)
-                if waiting and time.monotonic() >= seat.due and seat.ready:
+                if waiting and time.monotonic() >= seat.due:
                     self._start(seat)
             if self._interrupted:
                 self._late = self._stop(self.plan.run.run.grace_s)
