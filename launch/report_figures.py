@@ -1,22 +1,32 @@
-"""The pictures of `gosgd report`, a function each. Imports launch.report_read and matplotlib, which is an extra."""
+"""The pictures of `gosgd report`, a function each. Imports launch's report_axes and report_read; needs matplotlib."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-import numpy as np
-
-from launch.report_read import Line, Told
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
+from launch.report_axes import (
+    AXES,
+    by_step_and_time,
+    colors,
+    each_worker,
+    exchanged,
+    legend,
+    legend_beside,
+    logarithmic,
+    mark_failures,
+    panels,
+    steps_of,
+    those_with,
+    workers_and_mean,
+)
+from launch.report_read import Told
+
 _STYLE: Any = {
     "axes.edgecolor": "#8a8f98",
     "axes.grid": True,
@@ -29,15 +39,12 @@ _STYLE: Any = {
     "legend.frameon": False,
 }
 _DPI = 120
-_MEANS = 200
 _FAULTS = {
     "failure": ("x", "#c0392b"),
     "restart": ("^", "#1e8449"),
     "restart_all": ("^", "#1e8449"),
     "leave": ("s", "#555"),
 }
-_AXES = ("step of a worker", "seconds since training began")
-Axes = Any
 
 
 @dataclass(frozen=True)
@@ -72,51 +79,21 @@ def _picture(name: str, title: str, text: str, figure: Any) -> Picture:
     return Picture(name, title, text, buffer.getvalue())
 
 
-def _by_step_and_time(labels: Sequence[str], height: float = 3.4) -> tuple[Any, Any]:
-    """A row of axes for each label: by step on the left, by time on the right."""
-    rows = len(labels)
-    figure, axes = pyplot.subplots(
-        rows, 2, figsize=(11, 0.4 + height * rows), sharex="col", sharey="row", squeeze=False, layout="constrained"
-    )
-    for row, label in zip(axes, labels, strict=True):
-        row[0].set_ylabel(label)
-    for axis, label in zip(axes[-1], _AXES, strict=True):
-        axis.set_xlabel(label)
-    return figure, axes
-
-
-def _legend(axis: Axes) -> None:
-    if axis.get_legend_handles_labels()[1]:
-        axis.legend()
-
-
-def _legend_beside(axis: Axes) -> None:
-    if axis.get_legend_handles_labels()[1]:
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
-
-
-def _mark_failures(axis: Axes, run: Told) -> None:
-    """Where a worker failed, on an axis of time."""
-    for event in run.events:
-        if event["event"] == "failure":
-            axis.axvline(event["time"] - run.began, color="#c0392b", alpha=0.35, linewidth=1, zorder=0)
-
-
 def _consensus_model(runs: Sequence[Told]) -> Picture | None:
     if not any(run.evaluations for run in runs):
         return None
-    figure, axes = _by_step_and_time(["accuracy", "loss"])
-    for color, run in zip(_cycle(), runs, strict=False):
+    figure, axes = by_step_and_time(["accuracy", "loss"])
+    for color, run in zip(colors(), runs, strict=False):
         for row, key in zip(axes, ("test_accuracy", "test_loss"), strict=True):
             told = [line for line in run.evaluations if line.get(key) is not None]
             values = [line[key] for line in told]
             for axis, x in zip(row, ([line["step"] for line in told], run.seconds(told)), strict=True):
                 axis.plot(x, values, color=color, marker="o", markersize=2.5, linewidth=1.5, label=run.name)
         for row in axes:
-            _mark_failures(row[1], run)
+            mark_failures(row[1], run)
     axes[0][0].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    _log(axes[1][0], [line["test_loss"] for run in runs for line in run.evaluations if line.get("test_loss")])
-    _legend(axes[0][0])
+    logarithmic(axes[1][0], [line["test_loss"] for run in runs for line in run.evaluations if line.get("test_loss")])
+    legend(axes[0][0])
     marked = " A vertical line: a worker failed." * any(run.events for run in runs)
     return _picture(
         "consensus-model",
@@ -128,15 +105,15 @@ def _consensus_model(runs: Sequence[Told]) -> Picture | None:
 
 
 def _training(runs: Sequence[Told]) -> Picture | None:
-    figure, axes = _by_step_and_time(["training loss", "training accuracy"])
-    for color, run in zip(_cycle(), runs, strict=False):
+    figure, axes = by_step_and_time(["training loss", "training accuracy"])
+    for color, run in zip(colors(), runs, strict=False):
         for row, key in zip(axes, ("loss", "accuracy"), strict=True):
-            for axis, x_of in zip(row, (_steps, run.seconds), strict=True):
-                _workers_and_mean(axis, run, x_of, lambda line, key=key: line.get(key), color)  # type: ignore[misc]
+            for axis, x_of in zip(row, (steps_of, run.seconds), strict=True):
+                workers_and_mean(axis, run, x_of, lambda line, key=key: line.get(key), color)  # type: ignore[misc]
     every = [line["loss"] for run in runs for told in run.workers.values() for line in told if line.get("loss")]
-    _log(axes[0][0], every)
+    logarithmic(axes[0][0], every)
     axes[1][0].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    _legend(axes[0][0])
+    legend(axes[0][0])
     return _picture(
         "training",
         "Training batches",
@@ -147,27 +124,29 @@ def _training(runs: Sequence[Told]) -> Picture | None:
 
 def _consensus_error(runs: Sequence[Told]) -> Picture | None:
     measured = {run.name: [line for line in run.evaluations if line.get("consensus_error")] for run in runs}
-    guessed = any(_of(line, "consensus_estimate") for run in runs for told in run.workers.values() for line in told)
+    guessed = any(
+        exchanged(line, "consensus_estimate") for run in runs for told in run.workers.values() for line in told
+    )
     if not any(measured.values()) and not guessed:
         return None
-    figure, axes = _by_step_and_time(["consensus error"])
+    figure, axes = by_step_and_time(["consensus error"])
     values: list[float] = []
-    for color, run in zip(_cycle(), runs, strict=False):
+    for color, run in zip(colors(), runs, strict=False):
         told = measured[run.name]
         values += [line["consensus_error"] for line in told]
-        for axis, x in zip(axes[0], (_steps(told), run.seconds(told)), strict=True):
+        for axis, x in zip(axes[0], (steps_of(told), run.seconds(told)), strict=True):
             errors = [line["consensus_error"] for line in told]
             axis.plot(x, errors, color=color, linewidth=1.6, label=run.name if told else None)
         for seat, lines in run.workers.items():
-            kept = [line for line in lines if _of(line, "consensus_estimate")]
+            kept = [line for line in lines if exchanged(line, "consensus_estimate")]
             values += [line["exchange"]["consensus_estimate"] for line in kept]
-            for axis, x in zip(axes[0], (_steps(kept), run.seconds(kept)), strict=True):
+            for axis, x in zip(axes[0], (steps_of(kept), run.seconds(kept)), strict=True):
                 label = f"{run.name}, worker's estimate" if seat == min(run.workers) and kept else None
                 guess = [line["exchange"]["consensus_estimate"] for line in kept]
                 axis.plot(x, guess, color=color, alpha=0.3, linewidth=0.7, label=label)
-        _mark_failures(axes[0][1], run)
-    _log(axes[0][0], values)
-    _legend(axes[0][0])
+        mark_failures(axes[0][1], run)
+    logarithmic(axes[0][0], values)
+    legend(axes[0][0])
     return _picture(
         "consensus-error",
         "Consensus error",
@@ -179,12 +158,12 @@ def _consensus_error(runs: Sequence[Told]) -> Picture | None:
 
 
 def _mass(runs: Sequence[Told]) -> Picture | None:
-    kept = [run for run in runs if any(_of(line, "mass") is not None for told in run.workers.values() for line in told)]
+    kept = those_with(runs, "mass")
     if not kept:
         return None
-    figure, axes = _panels(kept)
+    figure, axes = panels(kept)
     for axis, run in zip(axes, kept, strict=True):
-        _each_worker(axis, run, lambda line: _of(line, "mass"))
+        each_worker(axis, run, lambda line: exchanged(line, "mass"))
         told = [line for line in run.evaluations if "in_flight" in (line.get("ledger") or {})]
         if told:
             axis.plot(
@@ -195,7 +174,7 @@ def _mass(runs: Sequence[Told]) -> Picture | None:
                 axis.plot(run.seconds(told), lost, color="#c0392b", lw=1.4, label="lost with its holders")
         axis.set_ylabel("mass")
         axis.set_ylim(bottom=0)
-        _legend_beside(axis)
+        legend_beside(axis)
     return _picture(
         "mass",
         "Mass",
@@ -205,20 +184,16 @@ def _mass(runs: Sequence[Told]) -> Picture | None:
 
 
 def _staleness(runs: Sequence[Told]) -> Picture | None:
-    def mean(line: Line) -> float | None:
-        found: float | None = _of(line, "staleness_mean")
-        return found
-
-    kept = [run for run in runs if any(mean(line) is not None for told in run.workers.values() for line in told)]
+    kept = those_with(runs, "staleness_mean")
     if not kept:
         return None
-    figure, axes = _panels(kept)
+    figure, axes = panels(kept)
     for axis, run in zip(axes, kept, strict=True):
-        _each_worker(axis, run, mean)
-        _each_worker(axis, run, lambda line: _of(line, "staleness_max"), alpha=0.3, named=False)
+        each_worker(axis, run, lambda line: exchanged(line, "staleness_mean"))
+        each_worker(axis, run, lambda line: exchanged(line, "staleness_max"), alpha=0.3, named=False)
         axis.set_ylabel("staleness (steps)")
         axis.set_ylim(bottom=0)
-        _legend_beside(axis)
+        legend_beside(axis)
     return _picture(
         "staleness",
         "Staleness of merged messages",
@@ -234,16 +209,17 @@ def _pace(runs: Sequence[Told]) -> Picture | None:
     )
     for column, run in zip(rows.T, runs, strict=True):
         column[0].set_title(run.name)
-        _each_worker(column[0], run, lambda line: line.get("samples_per_second"))
-        _each_worker(column[1], run, lambda line: _of(line, "longest_ms"))
-        column[1].set_xlabel(_AXES[1])
+        each_worker(column[0], run, lambda line: line.get("samples_per_second"))
+        each_worker(column[1], run, lambda line: exchanged(line, "longest_ms"))
+        column[1].set_xlabel(AXES[1])
         column[0].set_ylim(bottom=0)
         for axis in column:
-            _mark_failures(axis, run)
+            mark_failures(axis, run)
     rows[0][0].set_ylabel("samples/s of a worker")
     rows[1][0].set_ylabel("longest exchange (ms)")
-    _log(rows[1][0], [_of(line, "longest_ms") or 0 for run in runs for told in run.workers.values() for line in told])
-    _legend_beside(rows[0][-1])
+    told = [line for run in runs for lines in run.workers.values() for line in lines]
+    logarithmic(rows[1][0], [exchanged(line, "longest_ms") or 0 for line in told])
+    legend_beside(rows[0][-1])
     return _picture(
         "pace",
         "Pace",
@@ -258,7 +234,7 @@ def _faults(runs: Sequence[Told]) -> Picture | None:
     if not kept:
         return None
     seats = max(len(run.workers) for run in kept)
-    figure, axes = _panels(kept, height=1.2 + 0.35 * seats)
+    figure, axes = panels(kept, height=1.2 + 0.35 * seats)
     for axis, run in zip(axes, kept, strict=True):
         named: set[str] = set()
         for seat, told in run.workers.items():
@@ -276,88 +252,7 @@ def _faults(runs: Sequence[Told]) -> Picture | None:
         axis.set_yticks(rows, ["server" if row < 0 else f"worker {row}" for row in rows])
         axis.set_ylim(max(rows) + 0.6, min(rows) - 0.6)
         axis.grid(axis="y", visible=False)
-        _legend_beside(axis)
+        legend_beside(axis)
     return _picture(
         "faults", "Faults", "Each grey mark is a line of a worker's metrics: where they stop, it did.", figure
     )
-
-
-def _panels(runs: Sequence[Told], height: float = 3.2) -> tuple[Any, Any]:
-    """One panel a run below the other, by time."""
-    figure, axes = pyplot.subplots(
-        len(runs), 1, figsize=(11, 0.4 + height * len(runs)), squeeze=False, layout="constrained"
-    )
-    for axis, run in zip(axes[:, 0], runs, strict=True):
-        axis.set_title(run.name, loc="left")
-        axis.set_xlabel(_AXES[1])
-        _mark_failures(axis, run)
-    return figure, axes[:, 0]
-
-
-def _each_worker(
-    axis: Axes, run: Told, value: Callable[[Line], float | None], alpha: float = 1.0, named: bool = True
-) -> None:
-    """One line a worker, by time, broken where the worker was away."""
-    for color, (seat, told) in zip(_cycle(), run.workers.items(), strict=False):
-        kept = [line for line in told if value(line) is not None]
-        x, y = run.seconds(kept), [value(line) for line in kept]
-        label = f"worker {seat}" if named and len(run.workers) <= 2 * len(COLORS) else None
-        axis.plot(*_broken(x, y, run, seat), color=color, linewidth=1.2, alpha=alpha, label=label)
-
-
-def _broken(x: list[float], y: list[Any], run: Told, seat: int) -> tuple[list[float], list[Any]]:
-    fell = [
-        event["time"] - run.began for event in run.events if event["event"] == "failure" and event.get("worker") == seat
-    ]
-    for when in fell:
-        place = sum(one <= when for one in x)
-        x, y = [*x[:place], when, *x[place:]], [*y[:place], np.nan, *y[place:]]
-    return x, y
-
-
-def _workers_and_mean(
-    axis: Axes, run: Told, x_of: Callable[[list[Line]], list[float]], value: Callable[[Line], float | None], color: str
-) -> None:
-    curves = []
-    for told in run.workers.values():
-        kept = [line for line in told if value(line) is not None]
-        x, y = np.array(x_of(kept), float), np.array([value(line) for line in kept], float)
-        if len(x):
-            curves.append((x, y))
-            axis.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
-    if not curves:
-        return
-    grid = np.linspace(min(x[0] for x, _ in curves), max(x[-1] for x, _ in curves), _MEANS)
-    rows = [np.interp(grid, *_ascending(x, y), left=np.nan, right=np.nan) for x, y in curves]
-    there = ~np.all(np.isnan(rows), axis=0)
-    axis.plot(grid[there], np.nanmean(np.array(rows)[:, there], axis=0), color=color, linewidth=2, label=run.name)
-
-
-def _ascending(x: Any, y: Any) -> tuple[Any, Any]:
-    """A resumed run goes over some steps twice: the later figures count."""
-    unique, first_from_the_end = np.unique(x[::-1], return_index=True)
-    return unique, y[::-1][first_from_the_end]
-
-
-def _steps(told: list[Line]) -> list[float]:
-    return [line["step"] for line in told]
-
-
-def _of(line: Line, key: str) -> Any:
-    """A figure of the exchange."""
-    return (line.get("exchange") or {}).get(key)
-
-
-def _log(axis: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis, where the values ask for one."""
-    positive = [value for value in values if value > 0 and np.isfinite(value)]
-    if positive and max(positive) > 20 * min(positive):
-        axis.set_yscale("log", subs=[])
-        few = max(positive) < 1000 * min(positive)
-        axis.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-        axis.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _cycle() -> Iterator[str]:
-    while True:
-        yield from COLORS
