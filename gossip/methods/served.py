@@ -19,7 +19,7 @@ from gossip.publication import Published
 from gossip.server.client import Center
 from gossip.server.far import Far, listen
 from gossip.server.process import OwnServer, serving
-from gossip.server.protocol import Loss, check_address, check_hosts, placement
+from gossip.server.protocol import Loss, check_address, check_hosts, over, placement
 from gossip.server.serve import Server
 from gossip.transports.shared_memory import SharedMemory
 
@@ -151,6 +151,8 @@ class Served(Exchange):
         if self.folder is not None:
             arguments.append(str(self.folder))
         restarts = OwnServer.RESTARTS if self.options.server_loss == "restart" else 0
+        if self.me.generation:  # the last server ended because all workers were lost at once; w~ lies there still
+            over(self.job.directory.path).unlink(missing_ok=True)
         return OwnServer(arguments, restarts, None if hosts is None else listen(hosts))
 
     def _anybody(self) -> bool:

@@ -65,15 +65,13 @@ class Center:
         self._way = far or Near(transport, alive)
         self._patient, self._snapshot_s = patient, snapshot_s
         self._interrupted: Callable[[], bool] = lambda: False
-        self._directory = transport.directory.path
-        self._lines: list[Line | None] = [None] * shards
         self._shards = shards
+        self._lines: list[Line | None] = [None] * shards
         self.cuts = protocol.cuts(transport.dimension, shards)
         self.desk = self._way.desk
         self.versions = [0] * shards
         self._request = transport.me.generation << _GENERATION
-        self.requests = 0
-        self.waited_s = 0.0
+        self.requests, self.waited_s = 0, 0.0
         self.away = False
 
     def join(self, vector: Tensor, versions: list[int], interrupted: Callable[[], bool]) -> bool:
@@ -129,7 +127,8 @@ class Center:
         """w~ [D] as it is now; counts as no move. Where the server cannot be asked, what it has left is read."""
         if self._move("peek") is None:
             for shard in range(self._shards):
-                memory = Memory.open(protocol.memory(self._directory, shard), self._transport.seats)
+                file = protocol.memory(self._transport.directory.path, shard)
+                memory = Memory.open(file, self._transport.seats)
                 if memory is not None:
                     self.desk[self._part(shard)].copy_(memory.vector)
                     self.versions[shard] = memory.earlier + memory.moves
