@@ -27,7 +27,7 @@ from gossip.layout import Member
 from gossip.ledger import audit
 from gossip.mass import TOTAL
 from gossip.methods import Exchange
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 WORKERS, STOPPED = 8, 3
 RHO = 0.4

@@ -35,7 +35,8 @@ from gossip.ledger import audit
 from gossip.mail import Letter
 from gossip.mass import SCANT, TOTAL, halve, share_out
 from gossip.outbox import Outbox
-from gossip.transports.shared_memory import SharedMemory, View
+from gossip.transports.shared_memory import SharedMemory
+from gossip.transports.view import View
 
 MESSAGES = 1_000_000
 WORKERS, DIMENSION, SLOTS = 6, 4096, 4

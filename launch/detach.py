@@ -89,7 +89,7 @@ class Announcement:
 
     def prepare(self, job: JobDirectory) -> None:
         """Look at the job."""
-        from gossip.transports.shared_memory import View
+        from gossip.transports.view import View
 
         self._view = View(job)
 

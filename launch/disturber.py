@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.layout import Member, State
-from gossip.transports.shared_memory import View, make_sides
+from gossip.transports.view import View, make_sides
 from launch.faults import Fault
 from launch.seat import Seat
 

@@ -24,7 +24,7 @@ from typing_extensions import Self
 from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.layout import State, Words
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 from launch.plan import Plan
 
 _PERIOD_S = 0.5

@@ -23,7 +23,7 @@ from gossip import layout
 from gossip.job import Job
 from gossip.leaving import JobOverError
 from gossip.methods.base import wait_until
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 from launch.across import consider, propose
 from launch.arguments import NOT_RESUMED
 from launch.errors import DONE, FAILED, MISTAKE, say

@@ -17,7 +17,7 @@ from gossip.directory import JobDirectory
 from gossip.layout import Member
 from gossip.server.frames import Frames, admit
 from gossip.server.stand_in import StandIn
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 _log = logging.getLogger("gosgd")
 _LOOK_S = 0.5

@@ -24,7 +24,7 @@ from gossip.server.figures import Figures
 from gossip.server.memory import Memory
 from gossip.server.shard import Shard
 from gossip.server.snapshots import Snapshots
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 _log = logging.getLogger("gosgd")
 REPORT_S = 5.0

@@ -25,7 +25,7 @@ from gossip.layout import Member, State, Words
 from gossip.publication import Publisher
 from gossip.server import protocol
 from gossip.server.frames import REPORTED, Frames
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 _log = logging.getLogger("gosgd")
 GRACE_S, ABSENCE_S = 5.0, 60.0

@@ -20,8 +20,9 @@ from gossip.transports.links import Link
 from gossip.transports.mirror import Mirror, Watched
 from gossip.transports.nixl import Engine
 from gossip.transports.notes import About, Notes
-from gossip.transports.shared_memory import SharedMemory, View
+from gossip.transports.shared_memory import SharedMemory
 from gossip.transports.vectors import Vectors
+from gossip.transports.view import View
 
 
 class Cluster(SharedMemory):

@@ -12,7 +12,8 @@ from support.remote import in_process_of_its_own, process_state, reaped, until
 
 from gossip.directory import JobDirectory, Probe, lock, map_file, remove_stale, root, unlock
 from gossip.layout import Member
-from gossip.transports.shared_memory import SharedMemory, View
+from gossip.transports.shared_memory import SharedMemory
+from gossip.transports.view import View
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -22,7 +22,8 @@ from gossip.outbox import Outbox
 from gossip.publication import Publisher
 from gossip.server import protocol
 from gossip.transports.in_process import InProcess, Meeting
-from gossip.transports.shared_memory import SharedMemory, View
+from gossip.transports.shared_memory import SharedMemory
+from gossip.transports.view import View
 
 pytestmark = pytest.mark.timeout(60)
 

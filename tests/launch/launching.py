@@ -18,7 +18,7 @@ from support.commands import Command, environment
 
 from gossip import layout
 from gossip.directory import PREFIX, JobDirectory, root
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 Process = Command | subprocess.Popen[str]
 
@@ -129,6 +129,15 @@ def _start(folder: Path, arguments: Sequence[str], under: Sequence[str]) -> Proc
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def under_torchrun(*arguments: str, options: Sequence[str] = (), timeout_s: float = 80) -> tuple[str, str]:
+    """Two workers with these arguments under torchrun, which has to end well; what was written to stdout and stderr."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
+    command = [*torchrun, "-m", "launch.train", *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from gossip import layout
 from gossip.directory import PREFIX, JobDirectory, root
 from gossip.layout import Member
 from gossip.ledger import audit
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 pytestmark = pytest.mark.timeout(300)
 needs_network = pytest.mark.skipif(bool(why_no_network()), reason=why_no_network())

@@ -23,7 +23,7 @@ from gossip.directory import JobDirectory, root
 from gossip.layout import Member
 from gossip.transports.cluster import Cluster as ClusterTransport
 from gossip.transports.notes import About
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 KEY = b"of these tests"
 

@@ -27,7 +27,8 @@ from gossip.mail import Letter, Peer
 from gossip.mass import Ledger, share_out
 from gossip.outbox import Outbox
 from gossip.transports.in_process import InProcess, Meeting
-from gossip.transports.shared_memory import SharedMemory, View, make_sides
+from gossip.transports.shared_memory import SharedMemory
+from gossip.transports.view import View, make_sides
 
 
 class Actor:

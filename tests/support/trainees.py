@@ -15,7 +15,7 @@ from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.job import Job
 from gossip.layout import Member
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 from trainers.local import LocalTrainer
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run

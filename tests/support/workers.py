@@ -18,8 +18,9 @@ import gossip
 from gossip.directory import JobDirectory
 from gossip.ledger import audit
 from gossip.mass import Ledger
+from gossip.replay import Replay, read
 from gossip.server.serve import Server
-from gossip.transports.shared_memory import View
+from gossip.transports.view import View
 
 
 def make_model(kind: str) -> nn.Module:
@@ -249,3 +250,10 @@ class Team:
             if handle.runner.is_alive():
                 handle.kill()
         self.directory.remove()
+
+
+def replayed(folder: Path) -> Replay:
+    """What a run whose trace lies in `folder` comes to as a product of matrices."""
+    replay = Replay(read(folder))
+    replay.run()
+    return replay

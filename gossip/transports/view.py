@@ -1,0 +1,108 @@
+"""A job on one host seen from outside: who is in it, what its members' words say, who of them is alive.
+
+Imports gossip.directory and gossip.layout. Files of one member, `S-G` standing for seat and generation: `S-G.lock` (its
+life), `S-G.words`, `S-G.slot-K`, `S-G.published`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from gossip import layout
+from gossip.directory import JobDirectory, Probe, map_file
+from gossip.layout import Member, Words
+
+_log = logging.getLogger("gosgd")
+_SIDES = "sides"
+
+
+def _map_words(path: Path, count: int, create: bool = False) -> memoryview:
+    return memoryview(map_file(path, layout.WORD * count, create)).cast("Q")
+
+
+def make_sides(directory: JobDirectory) -> memoryview:
+    """Prepare a job to be cut in parts, as a network may be; to be called before its members come.
+
+    Returns:
+        The side of each seat; members on different sides cannot reach each other.
+    """
+    return _map_words(directory.path / _SIDES, directory.seats, create=True)
+
+
+class View:
+    """A job seen from outside: anybody of the same user may look, nobody notices.
+
+    Args:
+        directory: the job.
+    """
+
+    def __init__(self, directory: JobDirectory) -> None:
+        self.directory = directory
+        self.seats = directory.seats
+        self._size = layout.size(directory.seats) * layout.WORD
+        self.board = _map_words(directory.path / "board", self.seats)
+        sides = directory.path / _SIDES
+        self._sides = _map_words(sides, self.seats) if sides.exists() else None
+        self._seen = memoryview(bytes(layout.WORD * self.seats)).cast("Q")
+        self._counts = [0] * self.seats
+        self._words: dict[Member, memoryview] = {}
+        self._probes: dict[Member, Probe | None] = {}
+
+    def generations(self) -> Sequence[int]:
+        """Per seat, how many members have taken it."""
+        if self.board != self._seen:
+            self._seen = memoryview(bytes(self.board)).cast("Q")
+            for seat, count in enumerate(self._seen):
+                if count > self._counts[seat]:
+                    self._believe(seat, count)
+        return self._counts
+
+    def _believe(self, seat: int, count: int) -> None:
+        """Take note of new members, unless the newest has left no trace: its lock is made before it appears."""
+        if self.file(Member(seat, count - 1), "lock").exists():
+            self._counts[seat] = count
+        elif self.directory.path.is_dir():  # else the job is over, and its files are gone
+            _log.warning("worker %d: what it says of itself makes no sense (life %d); ignored", seat, count)
+
+    def members(self) -> list[Member]:
+        """The newest member of every seat that was ever taken."""
+        return [Member(seat, count - 1) for seat, count in enumerate(self.generations()) if count]
+
+    def everybody(self) -> list[Member]:
+        """Every member that ever was."""
+        return [Member(seat, age) for seat, count in enumerate(self.generations()) for age in range(count)]
+
+    def file(self, member: Member, kind: str) -> Path:
+        """The path of one of a member's files."""
+        return self.directory.path / f"{member.seat}-{member.generation}.{kind}"
+
+    def open(self, member: Member) -> Words:
+        """A member's control words; zeros for one that died before it wrote any, or whose file holds something else."""
+        if member not in self._words:
+            try:
+                mapped = memoryview(map_file(self.file(member, "words"), self._size)).cast("Q")
+            except (OSError, ValueError):  # absent or empty: it died while making it
+                mapped = memoryview(bytes(self._size)).cast("Q")
+            if mapped[0] not in (0, layout.MAGIC):
+                _log.warning("worker %d: its control words are none of ours (%#x); ignored", member.seat, mapped[0])
+                mapped = memoryview(bytes(self._size)).cast("Q")
+            self._words[member] = mapped
+        return self._words[member]
+
+    def dead(self, member: Member) -> bool:
+        """Whether the member's process is proven to be gone: nobody holds its lock."""
+        if member not in self._probes:
+            try:
+                self._probes[member] = Probe(self.file(member, "lock"))
+            except FileNotFoundError:
+                self._probes[member] = None
+        probe = self._probes[member]
+        if probe is None:
+            return True
+        if probe.held():
+            return False
+        probe.close()
+        self._probes[member] = None
+        return True
