@@ -1,4 +1,4 @@
-"""What a configured method sends: whole vectors, and bytes, per worker and step. Imports the methods' options."""
+"""What a configured method sends: whole vectors per worker and step. Imports the methods' options."""
 
 from __future__ import annotations
 
@@ -39,18 +39,6 @@ def messages(config: MethodConfig, workers: int) -> float:
     if type(config) not in _RATES:
         raise ValueError(f"got options {type(config).__name__}, expected those of a method of this package")
     return float(_RATES[type(config)](config, workers))
-
-
-def bytes_per_step(config: MethodConfig, workers: int, dimension: int, itemsize: int = 4) -> float:
-    """Bytes for them.
-
-    Args:
-        config: the method's options.
-        workers: M.
-        dimension: D elements of a weight vector.
-        itemsize: bytes of one, 4 for float32.
-    """
-    return messages(config, workers) * dimension * itemsize
 
 
 def _all_reduce(workers: int) -> float:

@@ -2,22 +2,8 @@
 
 import numpy as np
 import pytest
-from support.workers import Team
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def team():
-    teams = []
-
-    def make(*arguments, **options):
-        teams.append(Team(*arguments, **options))
-        return teams[-1]
-
-    yield make
-    for one in teams:
-        one.end()
 
 
 @pytest.mark.parametrize(("method", "options"), [("persyn", {"tau": 1}), ("gosgd", {"rho": 0.0})])

@@ -5,26 +5,13 @@ import pytest
 import torch
 from support import schedules
 from support.remote import RemoteError
-from support.workers import Team, make_model
+from support.workers import make_model
 
 import gossip
 from gossip.directory import root
 from gossip.methods.matrix import checked
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def team():
-    teams = []
-
-    def make(*arguments, **options):
-        teams.append(Team(*arguments, **options))
-        return teams[-1]
-
-    yield make
-    for one in teams:
-        one.end()
 
 
 def test_live_weights_are_the_products_of_the_schedule(team):

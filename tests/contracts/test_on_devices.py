@@ -5,10 +5,9 @@ import pytest
 from support.device_workers import GpuWorker, LateWorker, OverlappingWorker
 from support.on_devices import gpu
 from support.remote import until
-from support.workers import Team
+from support.workers import replayed
 
 from gossip.mass import TOTAL
-from gossip.replay import Replay, read
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -21,25 +20,6 @@ METHODS = {
     "gosgd": {"rho": 0.5},
     "downpour": {"n_fetch": 2, "n_push": 2},
 }
-
-
-@pytest.fixture
-def team():
-    teams = []
-
-    def make(*arguments, **options):
-        teams.append(Team(*arguments, **options))
-        return teams[-1]
-
-    yield make
-    for one in teams:
-        one.end()
-
-
-def replayed(folder):
-    replay = Replay(read(folder))
-    replay.run()
-    return replay
 
 
 @pytest.mark.parametrize("worker", [LateWorker, OverlappingWorker, ON_GPU])

@@ -4,22 +4,8 @@ import time
 
 import pytest
 from support.remote import RemoteError
-from support.workers import Team
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def team():
-    teams = []
-
-    def make(*arguments, **options):
-        teams.append(Team(*arguments, **options))
-        return teams[-1]
-
-    yield make
-    for one in teams:
-        one.end()
 
 
 def test_adaptive_gossip_keeps_its_rate_and_everybody_hears_of_it(team):

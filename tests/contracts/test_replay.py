@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support.remote import until
-from support.workers import Team
+from support.workers import replayed
 
 from gossip.replay import Replay, read
 
@@ -17,25 +17,6 @@ METHODS = {
     "gosgd adaptive": ("gosgd", {"rho": 0.5, "peers": "adaptive"}),
     "matrix": ("matrix", {"schedule": "support.schedules:ring_and_center"}),
 }
-
-
-@pytest.fixture
-def team():
-    teams = []
-
-    def make(*arguments, **options):
-        teams.append(Team(*arguments, **options))
-        return teams[-1]
-
-    yield make
-    for one in teams:
-        one.end()
-
-
-def replayed(folder):
-    replay = Replay(read(folder))
-    replay.run()
-    return replay
 
 
 @pytest.mark.parametrize(("name", "kind"), [*((name, "batch_norm") for name in METHODS), ("gosgd", "mlp")])

@@ -5,24 +5,10 @@ import time
 import numpy as np
 import pytest
 from support.remote import until
-from support.workers import Team
 
 from gossip.mass import TOTAL
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def team():
-    teams = []
-
-    def make(*arguments, **options):
-        teams.append(Team(*arguments, **options))
-        return teams[-1]
-
-    yield make
-    for one in teams:
-        one.end()
 
 
 def test_a_finished_worker_answers_those_that_still_train(team):

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 from explorer import Explorer
 from modelled import Player, Scenario
+from operations import appear, bury, meet, poll, push
 
 from gossip.layout import Member
 from gossip.works import Works
@@ -15,32 +16,8 @@ B1 = Member(1, 1)
 pytestmark = pytest.mark.timeout(100)
 
 
-def meet(player: Player):
-    player.outbox.refresh(player.merge)
-
-
-def poll(player: Player):
-    player.fed |= player.outbox.poll(player.merge) > 0
-
-
-def bury(player: Player):
-    player.outbox.bury(player.merge)
-
-
 def finish(player: Player):
     player.outbox.finish()
-
-
-def push(seat: int):
-    return lambda player: player.push(seat)
-
-
-def give_away(seat: int):
-    return lambda player: player.push(seat, whole=True)
-
-
-def appear(player: Player):
-    player.transport.appear()
 
 
 def held_is_what_the_words_say(ends, ledger):
@@ -107,6 +84,6 @@ class SaysTheNewestFirst(Works):
 @pytest.mark.parametrize(("broken", "complaint"), [(SaysAtOnce, "torn"), (SaysTheNewestFirst, "balance")])
 def test_the_explorer_finds_what_is_said_too_early(monkeypatch, broken, complaint):
     monkeypatch.setattr("gossip.outbox.Works", broken)
-    programs = {A: [meet, push(1), poll], B: [meet, poll, give_away(2), poll], C: [meet, poll, push(1)]}
+    programs = {A: [meet, push(1), poll], B: [meet, poll, push(2, whole=True), poll], C: [meet, poll, push(1)]}
     with pytest.raises(AssertionError, match=complaint):
         explore(programs, 3, slots=1)

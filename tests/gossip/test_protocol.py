@@ -3,6 +3,7 @@
 import pytest
 from explorer import Explorer
 from modelled import Player, Scenario
+from operations import appear, bury, meet, poll, push
 
 from gossip.layout import Member, State
 from gossip.leaving import depart, inherit
@@ -12,26 +13,6 @@ from gossip.outbox import Outbox
 A, B, C, A1, B1, C1 = (Member(seat, generation) for generation in (0, 1) for seat in range(3))
 
 pytestmark = pytest.mark.timeout(100)
-
-
-def meet(player: Player):
-    player.outbox.refresh(player.merge)
-
-
-def poll(player: Player):
-    player.fed |= player.outbox.poll(player.merge) > 0
-
-
-def bury(player: Player):
-    player.outbox.bury(player.merge)
-
-
-def push(seat: int, whole: bool = False):
-    return lambda player: player.push(seat, whole)
-
-
-def appear(player: Player):
-    player.transport.appear()
 
 
 def say(outcome: str):

@@ -4,11 +4,9 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
-from launching import environment, jobs, lines, made, meanwhile, pid_of, processes, until
+from launching import jobs, lines, made, meanwhile, pid_of, processes, under_torchrun, until
 from support.commands import main
 
 pytestmark = pytest.mark.timeout(100)
@@ -65,20 +63,14 @@ def test_torchrun_restarts_all_and_they_go_on_from_their_newest_common_checkpoin
         (job / "slowly").unlink()
 
     (job / "slowly").touch()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    command = ["-m", "launch.train", "own.yaml", FULLY_SYNC, *OPTIONS, f"run.dir={job}/run"]
     with meanwhile(kill):
-        done = subprocess.run(
-            [*torchrun, "--monitor-interval=0.1", *command],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
+        _, said = under_torchrun(
+            *("own.yaml", FULLY_SYNC, *OPTIONS, f"run.dir={job}/run"),
+            options=["--max-restarts=1", "--monitor-interval=0.1"],
+            timeout_s=90,
         )
-    assert done.returncode == 0, done.stderr
-    steps = [int(step) for step in re.findall(r"goes on from step (\d+) of worker", done.stderr)]
-    assert len(steps) == 2, done.stderr
+    steps = [int(step) for step in re.findall(r"goes on from step (\d+) of worker", said)]
+    assert len(steps) == 2, said
     assert len({*steps}) == 1
     assert steps[0] >= 20
     in_order(job)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from launching import environment, jobs, lines, processes
+from launching import environment, jobs, lines, processes, under_torchrun
 from support.commands import main
 
 import configs
@@ -48,17 +48,8 @@ def test_two_workers_train_on_digits_with_every_method(job, capsys, method):
 
 @pytest.mark.parametrize("method", ["gosgd", "fully_sync"])
 def test_the_same_job_runs_under_torchrun(job, method):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "launch.train", "small.yaml", f"exchange={{method: {method}}}", f"run.dir={job}/run"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=80,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = table_of(done.stdout)
+    out, _ = under_torchrun("small.yaml", f"exchange={{method: {method}}}", f"run.dir={job}/run")
+    rows = table_of(out)
     assert (rows["method"], rows["workers"], rows["steps a worker"]) == (method, "2", "60")
     assert json.loads((job / "run" / "final" / "summary.json").read_text())["accuracy"] > 0.4
     assert configs.load(job / "run" / "config.resolved.yaml", [], Run).config.run.workers == 2

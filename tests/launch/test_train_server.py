@@ -4,12 +4,21 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from launching import CONFIG, environment, jobs, lines, made, meanwhile, pid_of, processes, started, until
+from launching import (
+    CONFIG,
+    jobs,
+    lines,
+    made,
+    meanwhile,
+    pid_of,
+    processes,
+    started,
+    under_torchrun,
+    until,
+)
 from support.commands import main
 
 pytestmark = pytest.mark.timeout(90)
@@ -49,16 +58,7 @@ def test_two_workers_train_on_digits_with_a_central_variable(job, exchange):
 
 
 def test_the_server_starts_and_ends_with_a_job_under_torchrun(job):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "launch.train", "small.yaml", DOWNPOUR, f"run.dir={job}/run"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=80,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    under_torchrun("small.yaml", DOWNPOUR, f"run.dir={job}/run")
     assert summary_of(job)["accuracy"] > 0.4
     assert lines(job / "run" / "server" / "metrics.jsonl")[-1]["version"] > 2 * 60 / 3
     until(lambda: not processes(job), timeout_s=5)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from support.batches import same, take, whole
 
 from trainers.data import DATA, build
 
@@ -22,19 +23,6 @@ CONFIG = TypeAdapter(DATA.field())
 
 def built(**options):
     return build(CONFIG.validate_python(options))
-
-
-def whole(batches):
-    xs, ys = zip(*batches, strict=True)
-    return torch.cat(xs), torch.cat(ys)
-
-
-def take(stream, count):
-    return [next(stream) for _ in range(count)]
-
-
-def same(first, second):
-    return all(torch.equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True))
 
 
 def test_digits_have_a_fixed_stratified_split():
@@ -81,7 +69,7 @@ def test_batches_are_float32_and_int64_and_never_alias_the_data():
 def test_an_epoch_of_an_independent_worker_is_the_set_without_its_last_short_batch():
     data = built(name="digits", batch_size=16, train_samples=150)
     stream = data.batches(rank=1, world_size=4, seed=3)
-    assert (stream.steps_per_epoch, stream.samples_per_epoch) == (9, 144)
+    assert stream.steps_per_epoch == 9
     x, _ = whole(take(stream, 9))
     everything = {tuple(row) for row in whole(data.train_eval_batches())[0].flatten(1).tolist()}
     drawn = [tuple(row) for row in x.flatten(1).tolist()]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
+from support.batches import same, take, whole
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
 from trainers.data import DATA, build
@@ -118,19 +119,6 @@ class Ragged(Squares):
 
 def built(name, **options):
     return build(CONFIG.validate_python({"name": f"test_data_custom:{name}", **options}))
-
-
-def whole(batches):
-    xs, ys = zip(*batches, strict=True)
-    return torch.cat(xs), torch.cat(ys)
-
-
-def take(stream, count):
-    return [next(stream) for _ in range(count)]
-
-
-def same(first, second):
-    return all(torch.equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True))
 
 
 def test_a_dataset_is_split_once_and_for_all():

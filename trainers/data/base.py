@@ -96,11 +96,6 @@ class Batches(ABC):
             raise ValueError("the data loader has no length, so an epoch has none: give train.steps, not train.epochs")
         return self._steps
 
-    @property
-    def samples_per_epoch(self) -> int:
-        """Samples this worker draws in an epoch."""
-        return self.steps_per_epoch * self.batch_size
-
     def state_dict(self) -> Position:
         """Position of the next batch."""
         return {"epoch": self._epoch, "position": self._position, "steps_per_epoch": self._steps}
