@@ -278,7 +278,7 @@ def kill_the_server(hosts, net, own):
     ("exchange", "befalls", "moves", "steps"),
     [
         ("{method: downpour, n_fetch: 5, n_push: 5}", cut_off, ("pushes", "fetches"), 400),
-        ("{method: easgd, mode: async, tau: 5}", kill_the_server, ("moves",), 300),
+        pytest.param("{method: easgd, mode: async, tau: 5}", kill_the_server, ("moves",), 300, marks=pytest.mark.slow),
     ],
     ids=["downpour", "easgd"],
 )
