@@ -260,8 +260,7 @@ class Cluster:
     def end(self) -> None:
         """Reap everything."""
         for handle in self.handles:
-            if handle.runner.is_alive():
-                handle.kill()
+            handle.end()
 
     def _start(self, seat: int, mass: int, joining: bool, patience: int) -> Handle:
         handle = self._run(seat, self.dimension, self.slots, mass, joining, patience)

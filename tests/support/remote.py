@@ -21,6 +21,8 @@ from typing import Any
 PATIENCE_S = 60.0
 """How long an answer may take on a machine that is busy with other things."""
 
+_ENDING_S = 5.0
+
 CONTEXT = multiprocessing.get_context("forkserver")
 """Where processes come from."""
 
@@ -77,6 +79,15 @@ class Handle:
         if number == signal.SIGSTOP:
             until(lambda: process_state(self.pid) == "T")
 
+    def end(self) -> None:
+        """Be done with it."""
+        if MEASURED and not self._asked:
+            with contextlib.suppress(OSError):
+                self._connection.send(None)
+            self.runner.join(_ENDING_S)
+        if self.runner.is_alive():
+            self.kill()
+
     def kill(self) -> None:
         """SIGKILL its process; it has been reaped on return. A thread just ends after what it is doing."""
         if isinstance(self.runner, threading.Thread):
@@ -87,6 +98,10 @@ class Handle:
         self.runner.join(PATIENCE_S)
         assert not self.runner.is_alive()
         self._connection.close()
+
+
+MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ
+"""Whether it is written down which lines the tests run, as a process can only do that ends by itself."""
 
 
 def process_state(pid: int) -> str:
@@ -175,5 +190,4 @@ def reaped(handles: list[Handle]) -> Iterator[list[Handle]]:
         yield handles
     finally:
         for handle in handles:
-            if handle.runner.is_alive():
-                handle.kill()
+            handle.end()

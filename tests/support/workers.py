@@ -247,8 +247,7 @@ class Team:
     def end(self) -> None:
         """Reap everything."""
         for handle in self.everybody:
-            if handle.runner.is_alive():
-                handle.kill()
+            handle.end()
         self.directory.remove()
 
 
