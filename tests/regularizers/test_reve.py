@@ -301,3 +301,28 @@ def test_activations_that_are_not_finite_name_the_layer():
     model(torch.full((K, 5), torch.nan))
     with pytest.raises(ValueError, match="layer '2' that are NaN"):
         reve(torch.zeros(K, dtype=torch.long))
+
+
+def test_all_of_the_representation_can_be_regularized_instead_of_what_the_classifier_sees():
+    model, x, y = network(), torch.randn(K, 5), torch.arange(K) % C
+    reve = Reve(model, variable="y", draws=3, variance=0.3, weight=1.0)
+    model(x)
+    torch.manual_seed(5)
+    found = reve(y)
+    head, h = model[-1], model[:-1](x)
+    torch.manual_seed(5)
+    noise = 0.3**0.5 * torch.randn(3, *h.shape)
+    torch.testing.assert_close(found, reve_loss(h, head.weight, head.bias, y, noise, variable="y"))
+
+
+def test_a_linear_classifier_of_a_grid_of_positions_is_one_of_a_row_of_them():
+    grid, row = nn.Sequential(nn.Linear(5, D), nn.Linear(D, C)), nn.Sequential(nn.Linear(5, D), nn.Linear(D, C))
+    row.load_state_dict(grid.state_dict())
+    x, y = torch.randn(K, 2, 3, 5), torch.arange(K) % C
+    losses = []
+    for model, inputs in ((grid, x), (row, x.flatten(1, 2))):
+        reve = Reve(model)
+        model(inputs)
+        torch.manual_seed(5)
+        losses.append(reve(y))
+    torch.testing.assert_close(*losses)
