@@ -169,6 +169,7 @@ def _adopt(willing: bool) -> None:
 
 def _tend(requests: socket.socket) -> NoReturn:
     """Be the nursery."""
+    launcher = os.getppid()
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _prctl(_PR_SET_NAME, b"gosgd-nursery")
@@ -186,18 +187,18 @@ def _tend(requests: socket.socket) -> NoReturn:
         gc.freeze()  # a collection in a child would write to, and so copy, all there is
         requests.send(b"{}")
         while request := requests.recv(_LONGEST):
-            _deliver(requests, json.loads(request))
+            _deliver(requests, launcher, json.loads(request))
     finally:
         os._exit(0)
 
 
-def _deliver(requests: socket.socket, request: dict[str, Any]) -> None:
+def _deliver(requests: socket.socket, launcher: int, request: dict[str, Any]) -> None:
     """Fork a process that becomes the launcher's child and tells it its id."""
     between = _fork()
     if not between:
         code = 1
         try:
-            target = (requests, os.getpid(), request)
+            target = (requests, launcher, os.getpid(), request)
             multiprocessing.get_context("fork").Process(target=_live, args=target).start()
             code = 0
         finally:
@@ -206,15 +207,16 @@ def _deliver(requests: socket.socket, request: dict[str, Any]) -> None:
         raise RuntimeError("no process could be started")
 
 
-def _live(requests: socket.socket, between: int, request: dict[str, Any]) -> NoReturn:
+def _live(requests: socket.socket, launcher: int, between: int, request: dict[str, Any]) -> NoReturn:
     """Be the process that was asked for."""
     while os.getppid() == between:
         time.sleep(0.001)
     os.setsid()
     try:
         requests.send(str(os.getpid()).encode())
-    except OSError:  # the launcher has given it up
-        os._exit(1)
+    except OSError:
+        if os.getppid() == launcher:  # which has given it up; if it is dead, there may be something to tidy up
+            os._exit(1)
     requests.close()
     os.chdir(request["cwd"])
     sys.path[:] = request["path"]

@@ -1,5 +1,6 @@
 """What processes are like that are forked of the nursery, beside those that a fresh interpreter starts."""
 
+import contextlib
 import json
 import os
 import signal
@@ -242,10 +243,19 @@ def test_nobody_in_a_job_misses_a_nursery_that_is_killed(job):
     assert [line["event"] for line in lines(job / "run" / "events.jsonl")] == ["failure", "restart"]
 
 
+def named(folder) -> dict[str, int]:
+    """What the kernel calls the processes of a job."""
+    found = {}
+    for pid in processes(folder):
+        with contextlib.suppress(OSError):
+            found[Path(f"/proc/{pid}/comm").read_text().strip()] = pid
+    return found
+
+
 def test_a_launcher_that_is_killed_while_the_nursery_imports_leaves_nothing(job):
     with started(job, "train", "own.yaml", f"run.dir={job}/run") as process:
-        until(lambda: "gosgd-nursery" in [Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes(job)])
-        time.sleep(0.3)  # the configuration is read meanwhile
+        os.kill(until(lambda: named(job).get("gosgd-nursery")), signal.SIGSTOP)
+        time.sleep(1.0)  # the configuration is read meanwhile
         process.kill()
         until(lambda: not processes(job), timeout_s=20)
     assert not jobs()
