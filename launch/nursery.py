@@ -1,4 +1,6 @@
-"""A process that has imported what workers need, and of which they are forked. Imports launch.start.
+"""A process that has imported what workers need, and of which they are forked.
+
+Imports launch.process and launch.start.
 
 A fresh interpreter takes seconds to import torch. Every worker would take them at the start of a job, and again each
 time it is restarted, on a machine whose cores the others need; a fork takes hundredths of a second, and the workers
@@ -18,7 +20,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import importlib
@@ -42,6 +43,7 @@ import numpy as np
 import torch
 from typing_extensions import Self
 
+from launch.process import PR_SET_PDEATHSIG, SIGNALS, prctl
 from launch.start import Start, spawn
 
 METHOD = "GOSGD_START_METHOD"
@@ -49,11 +51,10 @@ METHOD = "GOSGD_START_METHOD"
 
 # torch._dynamo is imported by the first step of any optimizer.
 _IMPORTS = ("launch.worker", "launch.server", "gossip.server.process", "torch._dynamo")
-_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGQUIT)
 _ANSWER_S = 10.0
 _IMPORT_S = 60.0
 _LONGEST = 1 << 18
-_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
 
 
 class Nursery:
@@ -158,23 +159,19 @@ def _fork() -> int:
         return os.fork()
 
 
-def _prctl(option: int, argument: Any) -> None:
-    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
-
-
 def _adopt(willing: bool) -> None:
     """Whether this process becomes the parent of descendants whose own parent ends."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, int(willing))
+    prctl(_PR_SET_CHILD_SUBREAPER, int(willing))
 
 
 def _tend(requests: socket.socket) -> NoReturn:
     """Be the nursery."""
     launcher = os.getppid()
     try:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        _prctl(_PR_SET_NAME, b"gosgd-nursery")
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_NAME, b"gosgd-nursery")
         os.setsid()
-        for number in _HEEDED:  # what is ignored, as under nohup, stays so
+        for number in SIGNALS:  # what is ignored, as under nohup, stays so
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         os.closerange(3, requests.fileno())
@@ -228,7 +225,7 @@ def _live(requests: socket.socket, launcher: int, between: int, request: dict[st
     _redirect(2, request["stderr"], flags)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
-    _prctl(_PR_SET_NAME, request["name"].encode())
+    prctl(_PR_SET_NAME, request["name"].encode())
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments: Sequence[str] = request["arguments"]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 SUPERVISOR = "GOSGD_SUPERVISOR"
 """Environment variable with the launcher's process id; a worker ends when that process does."""
@@ -23,11 +23,19 @@ SUPERVISOR = "GOSGD_SUPERVISOR"
 DETACHED = "GOSGD_DETACHED"
 """Environment variable that is set where workers go on to the end of the job without their launcher."""
 
-_PR_SET_PDEATHSIG = 1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGQUIT)
+"""What a launcher listens to."""
+
+PR_SET_PDEATHSIG = 1
 _ORPHAN_S = 5.0
 _IMPORT_S = 60.0
 _HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
 _imported = threading.Event()
+
+
+def prctl(option: int, argument: Any) -> None:
+    """Ask Linux for something that concerns this process."""
+    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
 
 
 def let_users_modules_be_found() -> None:
@@ -48,7 +56,7 @@ def end_with_the_supervisor(serves: bool = False) -> None:
     if SUPERVISOR not in os.environ or (detached and not serves):
         return
     with contextlib.suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if orphaned():  # before the kernel had been asked
         sys.exit(128 + signal.SIGTERM)
     if detached:

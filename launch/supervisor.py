@@ -22,11 +22,11 @@ from launch.last_word import cause, last_word
 from launch.nursery import Nursery
 from launch.places import Founding, Place
 from launch.plan import Plan
+from launch.process import SIGNALS
 from launch.progress import Progress
 from launch.seat import Seat
 from trainers.checkpoints import common
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGQUIT)
 _POLL_S = 0.05
 _SILENT_S = 5.0
 _FAILURE_S = 10.0
@@ -81,7 +81,7 @@ class Supervisor:
             ValueError: a mistake of the user's that only a worker could see.
             RunFailedError: the job cannot go on.
         """
-        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
         plan = self.plan
         others: list[int] = []
         try:
@@ -113,7 +113,7 @@ class Supervisor:
         return last_word(self.plan, step, others, self._interrupted, [seat.name for seat in self._late])
 
     def _listen(self) -> None:
-        for number in _SIGNALS:  # what is ignored, as under nohup, stays so
+        for number in SIGNALS:  # what is ignored, as under nohup, stays so
             ignored = self._before[number] is signal.SIG_IGN
             signal.signal(number, signal.SIG_IGN if ignored else self._interrupt)
 

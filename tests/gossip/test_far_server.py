@@ -1,7 +1,6 @@
 """The server of the central variable as workers of other hosts reach it: who gets in, and what a cut link costs."""
 
 import logging
-import os
 import random
 import socket
 import threading
@@ -12,6 +11,7 @@ import pytest
 import torch
 from support.far_workers import KEY, Link
 from support.remote import in_process_of_its_own, reaped, until
+from support.servers import Mute
 from torch.distributed import HashStore
 
 from gossip import layout
@@ -29,16 +29,6 @@ from gossip.transports.shared_memory import SharedMemory
 pytestmark = pytest.mark.timeout(60)
 
 D = 50_000
-
-
-class Dying(Server):
-    """Ends its process when it has made its third move, and before it can say so."""
-
-    def _handle(self, client, message):
-        answer = super()._handle(client, message)
-        if answer and answer.get("number") == 3:
-            os._exit(1)
-        return answer
 
 
 class Serving:
@@ -158,7 +148,7 @@ def test_a_link_that_is_cut_at_any_byte_loses_no_move_and_makes_none_twice(place
 def test_a_move_whose_server_died_before_it_could_answer_is_not_made_again(place, move, caplog):
     job = place(1, served=False)
     start = str(job.directory.path), job.listener
-    with reaped([in_process_of_its_own(Serving, *start, Dying)]) as (dying,), ThreadPoolExecutor(1) as pool:
+    with reaped([in_process_of_its_own(Serving, *start, Mute)]) as (dying,), ThreadPoolExecutor(1) as pool:
         dying.answer()
         (worker,) = job.joined(1)
         moving = pool.submit(move, worker, 5)

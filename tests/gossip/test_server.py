@@ -1,7 +1,6 @@
 """The server of the central variable: who gets in, what dies with whom, and that no move is ever half made."""
 
 import logging
-import os
 import random
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.remote import answers, in_process_of_its_own, reaped, until
+from support.servers import Mute
 
 from gossip.directory import JobDirectory
 from gossip.server import protocol
@@ -59,16 +59,6 @@ class Serving:
     def __init__(self, path: str, folder: Path | None = None) -> None:
         server = Server(JobDirectory.open(path), restarts=True, folder=folder)
         threading.Thread(target=server.run, daemon=True).start()
-
-
-class Mute(Server):
-    """Dies when it has made its third move, and before it can say so."""
-
-    def _handle(self, client, message):
-        answer = super()._handle(client, message)
-        if answer and answer.get("number") == 3:
-            os._exit(1)
-        return answer
 
 
 class Dying:
