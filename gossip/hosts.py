@@ -27,6 +27,8 @@ from gossip.directory import JobDirectory
 from gossip.layout import Member
 from gossip.records import Records
 from gossip.transports.cluster import Cluster
+from gossip.transports.device_cluster import DeviceCluster
+from gossip.transports.ipc import Ipc
 from gossip.transports.nixl import check_installed
 from gossip.transports.notes import About
 
@@ -222,8 +224,16 @@ def enter(
     slots: int,
     fingerprint: int,
     wire: torch.dtype | None,
+    device: torch.device,
+    ipc: Ipc | None,
+    direct: bool,
 ) -> Cluster:
     """Take a seat in a job on several hosts; arguments as of `Cluster`.
+
+    Args:
+        device: where weights are.
+        ipc: to make slots in a GPU's memory with; None: they lie in the host's.
+        direct: whether other hosts are to read them there.
 
     Raises:
         ValueError: nixl is not installed, or the seat is taken.
@@ -237,15 +247,6 @@ def enter(
         registrar.start()
         return registrar.ended.set
 
-    return Cluster(
-        directory,
-        seat,
-        dimension,
-        dtype,
-        slots,
-        fingerprint,
-        key=hosts.key,
-        generation=generation,
-        wire=wire,
-        appeared=appeared,
-    )
+    place = (directory, seat, dimension, dtype, slots, fingerprint)
+    ways: dict[str, Any] = {"key": hosts.key, "generation": generation, "wire": wire, "appeared": appeared}
+    return DeviceCluster(*place, **ways, device=device, ipc=ipc, direct=direct) if ipc else Cluster(*place, **ways)

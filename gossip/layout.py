@@ -75,6 +75,8 @@ SLOT, MASS, AT_STEP, SENT = range(DETAILS_SIZE)
 
 SLOT_INDEX = (1 << 32) - 1
 """The part of a SLOT word that says which; what is above says in what format the vector lies there."""
+ON_DEVICE = 1 << 40
+"""In a SLOT word: the vector lies in the memory of its sender's GPU."""
 
 RECEIPT = 4
 ACKNOWLEDGED = 0

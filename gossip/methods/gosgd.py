@@ -31,6 +31,7 @@ from gossip.starting import agree_on_weights, wait_for_founders
 from gossip.trace import message
 from gossip.transports.device_memory import DeviceMemory
 from gossip.transports.ipc import ipc_of
+from gossip.transports.nixl import rdma
 from gossip.transports.shared_memory import SharedMemory
 from gossip.works import Event
 
@@ -56,7 +57,7 @@ class GoSGDConfig(MethodConfig):
             that join or leave are not held up by it.
         leave_host: with `hierarchical` peers, the probability that a message goes to another host.
         memory: where messages of workers on GPUs lie: `auto`, in the sender's GPU where the receiver can read them
-            there, or `host`.
+            there, from other hosts over RDMA; `device`, the same over whatever lies between the hosts; or `host`.
     """
 
     method: Literal["gosgd"] = "gosgd"
@@ -68,7 +69,7 @@ class GoSGDConfig(MethodConfig):
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_bandwidth: float | None = Field(default=None, gt=0)
     leave_host: float = Field(default=0.1, ge=0, le=1)
-    memory: Literal["auto", "host"] = "auto"
+    memory: Literal["auto", "device", "host"] = "auto"
 
     def check(self, workers: int) -> None:
         """Find a chooser of the user's own; refuse to trace what a replay could not follow."""
@@ -94,12 +95,12 @@ class GoSGD(Exchange):
         dimension, dtype = flat.dimension, flat.vector.dtype
         wire = WIRES[options.wire_dtype]
         place = (job.directory, job.rank, dimension, dtype, options.slots, flat.fingerprint)
+        ipc = ipc_of(flat.vector) if options.memory != "host" and flat.vector.device.type == "cuda" else None
         if job.hosts is None:
-            shared = options.memory == "auto" and flat.vector.device.type == "cuda"
-            if shared and (ipc := ipc_of(flat.vector)) is not None:
-                return DeviceMemory(*place, wire=wire, ipc=ipc)
-            return SharedMemory(*place, wire=wire)
-        return enter(job.directory, job.hosts, job.rank, dimension, dtype, options.slots, flat.fingerprint, wire)
+            return SharedMemory(*place, wire=wire) if ipc is None else DeviceMemory(*place, wire=wire, ipc=ipc)
+        direct = options.memory == "device" or rdma()
+        where = flat.vector.device
+        return enter(place[0], job.hosts, *place[1:], wire=wire, device=where, ipc=ipc, direct=direct)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,13 +1,15 @@
 """Members on several hosts: those of this host through shared memory, the others through NIXL.
 
 Imports the shared-memory transport, and gossip.transports' courier. Which way leads to a member is not configured: one
-whose lock lies in this host's job directory is here, whatever its host is called.
+whose lock lies in this host's job directory is here, whatever its host is called. Where workers have GPUs, see
+device_cluster.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from gossip.layout import Member, State, Words
 from gossip.transports.courier import ABSENCE_S, Courier
 from gossip.transports.links import Link
 from gossip.transports.mirror import Mirror, Watched
-from gossip.transports.nixl import Engine
+from gossip.transports.nixl import Engine, LinkError
 from gossip.transports.notes import About, Notes
 from gossip.transports.shared_memory import SharedMemory
 from gossip.transports.vectors import Vectors
@@ -40,6 +42,11 @@ class Cluster(SharedMemory):
         generation: how many members there were on this seat before, on whichever host.
         wire: what vectors are rounded to in the slots, where they need not be whole.
         appeared: called once the others may know of this member; what it returns is called before it leaves.
+        device: the GPU whose memory other hosts may read, if any.
+        memory: what the way through this host's own memory takes besides.
+
+    Raises:
+        ValueError: the seat does not exist or a living process has it, or there is too little memory.
     """
 
     def __init__(
@@ -55,9 +62,11 @@ class Cluster(SharedMemory):
         generation: int = 0,
         wire: torch.dtype | None = None,
         appeared: Callable[[Cluster], Callable[[], None]] = lambda transport: lambda: None,
+        device: torch.device | None = None,
+        **memory: Any,
     ) -> None:
-        self._appeared = appeared
-        super().__init__(directory, seat, dimension, dtype, slots, fingerprint, generation, wire)
+        self._appeared, self._shown = appeared, False
+        super().__init__(directory, seat, dimension, dtype, slots, fingerprint, generation, wire, **memory)
         self._watcher = View(directory)
         self._unmet: dict[Member, Mirror] = {}
         self._published: Tensor | None = None
@@ -66,15 +75,23 @@ class Cluster(SharedMemory):
         self._metadata = b""
         notes = Notes(key)
         try:
-            self._engine = Engine(f"{notes.tag.hex()}/{self.me.seat}.{self.me.generation}")
+            self._engine = Engine(f"{notes.tag.hex()}/{self.me.seat}.{self.me.generation}", device)
             self._staging = [torch.empty(dimension, dtype=dtype) for _ in range(max(1, slots))]
             self._engine.register(*self._staging)
             own = self._words[self.me]
             self._header = torch.frombuffer(own, dtype=torch.int64)
-            self._vectors = Vectors(self.me, self._engine, own, self.seats, self._staging, self._bytes)
+            self._vectors = Vectors(
+                self.me, self._engine, own, self.seats, len(self._staging), self._stand, self._bytes
+            )
             self._courier = Courier(
                 self.me, self._engine, notes, own, self.seats, self._vectors, self._ended, self._about
             )
+        except LinkError as error:
+            super().close()
+            raise ValueError(
+                f"got memory that other hosts cannot read ({error}), expected leave to lock what slots take; raise"
+                " the limit (ulimit -l unlimited)"
+            ) from error
         except BaseException:
             super().close()
             raise
@@ -82,7 +99,7 @@ class Cluster(SharedMemory):
 
     def _about(self) -> About:
         """This member as others are to know it; registers what memory has been added. Called by one thread only."""
-        slots = [self._address(f"slot {index}", self._maps[(self.me, index)]) for index in range(self._created)]
+        slots = [self._address(f"slot {index}", self._maps.get((self.me, index))) for index in range(self._created)]
         words = self._address("words", self._header)
         published = self._address("published", self._published)
         initial = self._address("initial", self._initial)
@@ -120,6 +137,7 @@ class Cluster(SharedMemory):
         super().appear()
         self.about = self._about()
         self._courier.start()
+        self._shown = True
         self._no_more = self._appeared(self)
 
     def offer(self, initial: Tensor) -> None:
@@ -179,7 +197,11 @@ class Cluster(SharedMemory):
         """Slot `index` of a member as a tensor [D]; of a member elsewhere, what has been read from it."""
         if self._link(member) is None:
             return super().slot(member, index)
-        return self.formatted(self._staging[index & layout.SLOT_INDEX], index)
+        return self.formatted(self._stand(index & layout.SLOT_INDEX, index), index)
+
+    def _stand(self, place: int, word: int) -> Tensor:
+        """Where the vector that a SLOT word stands for is read to, if it is read to a place."""
+        return self._staging[place]
 
     def dead(self, member: Member) -> bool:
         """Whether the member's process is proven to be gone, by somebody on its host."""
@@ -232,7 +254,7 @@ class Cluster(SharedMemory):
 
     def close(self) -> None:
         """Say farewell to the other hosts, then let go of this one."""
-        if self._courier.is_alive():
+        if self._shown:
             self._no_more()
             self._courier.stop()
         super().close()

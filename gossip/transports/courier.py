@@ -103,6 +103,7 @@ class Courier(threading.Thread):
 
     def run(self) -> None:
         """Go on until `stop`."""
+        self._engine.enter()
         while not self._stopping:
             try:
                 busy = self._turn(time.monotonic())

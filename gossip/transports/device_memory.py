@@ -13,14 +13,12 @@ from torch import Tensor
 
 from gossip import layout
 from gossip.directory import JobDirectory, write_privately
-from gossip.layout import Member, Words
+from gossip.layout import ON_DEVICE, Member, Words
 from gossip.transports.base import SlotLostError
 from gossip.transports.ipc import Ipc, IpcError
 from gossip.transports.shared_memory import SharedMemory
 
 _log = logging.getLogger("gosgd")
-_ON_DEVICE = 1 << 40
-"""In a SLOT word: the vector lies in the memory of its sender's GPU."""
 
 
 class DeviceMemory(SharedMemory):
@@ -36,6 +34,7 @@ class DeviceMemory(SharedMemory):
         dtype: of a weight vector.
         slots: how many messages of ours may be unread at once before sends are skipped.
         fingerprint: of the model.
+        generation: how many members there have been on this seat at least.
         wire: what vectors are rounded to in the slots, where they need not be whole.
         ipc: to make and to map slots with.
 
@@ -51,6 +50,7 @@ class DeviceMemory(SharedMemory):
         dtype: torch.dtype,
         slots: int,
         fingerprint: int = 0,
+        generation: int = 0,
         wire: torch.dtype | None = None,
         *,
         ipc: Ipc,
@@ -60,7 +60,7 @@ class DeviceMemory(SharedMemory):
         self._direct: dict[Member, bool] = {}
         self._staged = False
         try:
-            super().__init__(directory, seat, dimension, dtype, slots, fingerprint, wire=wire)
+            super().__init__(directory, seat, dimension, dtype, slots, fingerprint, generation, wire)
         except IpcError as error:
             self.close()
             raise ValueError(
@@ -78,7 +78,7 @@ class DeviceMemory(SharedMemory):
         if member != self.me and member not in self._direct:
             self._direct[member] = self._reach(member)
             if not self._direct[member] and not self.dead(member):
-                self._stage(member)
+                self._stage(f"worker {member.seat}")
         return words
 
     def _reach(self, member: Member) -> bool:
@@ -90,15 +90,15 @@ class DeviceMemory(SharedMemory):
             return False
         return (member, 0) in self._on_device
 
-    def _stage(self, member: Member) -> None:
+    def _stage(self, whose: str) -> None:
+        """Make slots in the host's memory, too; says so at the first time."""
         if self._staged:
             return
         self._staged = True
         _log.warning(
-            "worker %d: no direct way to the GPU of worker %d, nor perhaps of others: messages go through the host's"
-            " memory",
+            "worker %d: no direct way to the GPU of %s: where there is none, messages go through the host's memory",
             self.me.seat,
-            member.seat,
+            whose,
         )
         for index in range(self._created):
             self._create_in_host(index)
@@ -113,7 +113,11 @@ class DeviceMemory(SharedMemory):
     def place(self, slot: int, whole: bool, receiver: Member) -> int:
         """How a slot is to be announced: its number, above it the format of the vector in it, and which memory."""
         place = super().place(slot, whole, receiver)
-        return place | _ON_DEVICE if self._direct.get(receiver) else place
+        return place | ON_DEVICE if self._direct.get(receiver) else place
+
+    def wire(self, index: int) -> torch.dtype:
+        """The format that `place` has put into `index`."""
+        return super().wire(index & ~ON_DEVICE)
 
     def slot(self, member: Member, index: int) -> Tensor:
         """The vector [D] in a member's slot as `place` describes it.
@@ -121,9 +125,8 @@ class DeviceMemory(SharedMemory):
         Raises:
             SlotLostError: it was never mapped, and cannot be any more.
         """
-        if not index & _ON_DEVICE:
+        if not index & ON_DEVICE:
             return super().slot(member, index)
-        index &= ~_ON_DEVICE
         self.wire(index)
         try:
             return self.formatted(self._mapped(member, index & layout.SLOT_INDEX), index)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 MISSING = "got workers on several hosts without nixl, which carries messages between them; pip install 'gosgd[cluster]'"
@@ -22,6 +24,7 @@ _DEFAULTS = {
     "UCX_TCP_KEEPCNT": "3",
     "UCX_TCP_RX_SEG_SIZE": "256k",  # fewer and larger pieces than by default: a sixth less work for a vector
     "UCX_TCP_SENDV_THRESH": "2k",
+    "UCX_PROTO_EMULATION_ENABLE": "y",  # over TCP a read is emulated, which versions of NIXL to come turn off
     "UCX_LOG_LEVEL": "fatal",  # a link that is down is tried again and again, and each time UCX would say so
     "NIXL_LOG_LEVEL": "FATAL",
 }
@@ -29,8 +32,21 @@ _DEFAULTS = {
 PENDING, DONE = "PROC", "DONE"
 
 
+IN_HOST = -1
+"""In place of a GPU's number: memory of the host."""
+_DEVICES = Path("/sys/class/infiniband")
+
+
 class LinkError(Exception):
     """The other agent cannot be reached, or what was asked of it failed."""
+
+
+def rdma(devices: Path = _DEVICES) -> bool:
+    """Whether an RDMA device of this host is up: only such a one reads a GPU's memory without the processor."""
+    try:
+        return any("ACTIVE" in state.read_text() for state in devices.glob("*/ports/*/state"))
+    except OSError:
+        return False
 
 
 def check_installed() -> None:
@@ -48,10 +64,12 @@ class Engine:
 
     Args:
         name: of the agent, unique in the job.
+        device: the GPU whose memory is registered, too, if any.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: torch.device | None = None) -> None:
         check_installed()
+        self._device = device
         for variable, value in _DEFAULTS.items():
             os.environ.setdefault(variable, value)
         from nixl._api import nixl_agent, nixl_agent_config
@@ -59,9 +77,21 @@ class Engine:
         # NIXL's own thread would never sleep and take a core from training: whoever uses the engine keeps it going.
         self._agent: Any = nixl_agent(name, nixl_agent_config(enable_prog_thread=False, backends=["UCX"]))
 
+    def enter(self) -> None:
+        """Let the calling thread use the engine: the driver wants to know in each whose memory it is about."""
+        if self._device is not None and self._device.type != "cpu":
+            torch.accelerator.set_device_index(self._device)
+
     def register(self, *tensors: Tensor) -> None:
-        """Let memory be read from elsewhere, and be read into."""
-        self._agent.register_memory(list(tensors))
+        """Let memory, of the host or of the GPU, be read from elsewhere, and be read into.
+
+        Raises:
+            LinkError: it cannot be.
+        """
+        try:
+            self._agent.register_memory(list(tensors))
+        except Exception as error:
+            raise LinkError(repr(error)) from error
 
     def metadata(self) -> bytes:
         """What another agent needs to know to reach this one and its memory."""
@@ -97,16 +127,24 @@ class Engine:
             raise LinkError(repr(error)) from error
         return [message for messages in found.values() for message in messages]
 
-    def read(self, name: str, here: int, there: int, size: int) -> Any:
-        """Begin to copy `size` bytes at address `there` of another agent to address `here` of this one."""
+    def read(self, name: str, here: Tensor, there: int, size: int, device: int = IN_HOST) -> Any:
+        """Begin to copy `size` bytes at address `there` of another agent to the beginning of a tensor.
+
+        Args:
+            device: of the other agent on which that address is.
+        """
         try:
-            local = self._agent.get_xfer_descs([(here, size, 0)], "DRAM")
-            remote = self._agent.get_xfer_descs([(there, size, 0)], "DRAM")
+            local = self._described(here.data_ptr(), size, here.get_device())
+            remote = self._described(there, size, device)
             handle = self._agent.initialize_xfer("READ", local, remote, name, b"")
             self._agent.transfer(handle)
         except Exception as error:
             raise LinkError(repr(error)) from error
         return handle
+
+    def _described(self, address: int, size: int, device: int) -> Any:
+        kind = "DRAM" if device == IN_HOST else "VRAM"
+        return self._agent.get_xfer_descs([(address, size, max(0, device))], kind)
 
     def finished(self, handle: Any) -> bool:
         """Whether a copy has been made.

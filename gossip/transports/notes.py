@@ -24,6 +24,8 @@ _WORDS = layout.HEADER + 1 + layout.DETAILS_SIZE + 2
 _STANDING_FORMAT = struct.Struct(f"<QQQQ{_WORDS}Q")
 _MOST_WORDS = 1 << 22
 _BOOKS_FORMAT = struct.Struct("<QQI")
+_NUMBERS = ("dimension", "fingerprint", "words", "published", "initial", "device")
+_ADDRESSES = ("slots", "on_device")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class About:
         slots: addresses of its slots.
         published: address of its two published snapshots; 0 while it has none.
         initial: address of the weights that founders begin with; 0 if it has none to offer.
+        on_device: addresses of its slots in its GPU's memory; none if other hosts cannot read there.
+        device: its GPU's number there; -1 where what stands for a GPU's memory is the host's.
     """
 
     member: Member
@@ -49,6 +53,14 @@ class About:
     slots: Sequence[int] = ()
     published: int = 0
     initial: int = 0
+    on_device: Sequence[int] = ()
+    device: int = -1
+
+    def slot(self, word: int) -> tuple[int, int]:
+        """Where the slot of a SLOT word is: its address, 0 if it has not been told yet, and its GPU's number or -1."""
+        addresses, device = (self.on_device, self.device) if word & layout.ON_DEVICE else (self.slots, -1)
+        index = word & layout.SLOT_INDEX
+        return addresses[index] if index < len(addresses) else 0, device
 
     def record(self) -> dict[str, Any]:
         """As anything that JSON can hold."""
@@ -61,6 +73,8 @@ class About:
             "slots": list(self.slots),
             "published": self.published,
             "initial": self.initial,
+            "on_device": list(self.on_device),
+            "device": self.device,
         }
 
     @classmethod
@@ -71,12 +85,10 @@ class About:
             ValueError: it is something else.
         """
         try:
-            numbers = {
-                name: int(record[name]) for name in ("dimension", "fingerprint", "words", "published", "initial")
-            }
+            fields: dict[str, Any] = {name: int(record[name]) for name in _NUMBERS}
+            fields |= {name: tuple(map(int, record[name])) for name in _ADDRESSES}
             seat, generation = map(int, record["member"])
-            metadata = base64.b64decode(record["metadata"])
-            return cls(Member(seat, generation), metadata, slots=tuple(map(int, record["slots"])), **numbers)
+            return cls(Member(seat, generation), base64.b64decode(record["metadata"]), **fields)
         except (LookupError, TypeError) as error:
             raise ValueError(f"got no description of a worker: {error}") from error
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from gossip import layout
 from gossip.layout import FLAG, Member, Words
 from gossip.transports.links import Link, Transfer
-from gossip.transports.nixl import Engine, LinkError
+from gossip.transports.nixl import IN_HOST, Engine, LinkError
 from gossip.transports.notes import Standing
 
 _log = logging.getLogger("gosgd")
@@ -29,8 +29,9 @@ class Vectors:
         engine: to read with.
         words: of this member.
         seats: of the job.
-        staging: places for messages.
-        size: bytes of the vector that an announcement's slot word stands for.
+        places: how many messages may lie here unread.
+        staging: the memory of a place for the vector that an announcement's slot word stands for, whole.
+        size: bytes of that vector.
 
     Attributes:
         watching: whether publications are wanted.
@@ -38,11 +39,18 @@ class Vectors:
     """
 
     def __init__(
-        self, me: Member, engine: Engine, words: Words, seats: int, staging: list[Tensor], size: Callable[[int], int]
+        self,
+        me: Member,
+        engine: Engine,
+        words: Words,
+        seats: int,
+        places: int,
+        staging: Callable[[int, int], Tensor],
+        size: Callable[[int], int],
     ) -> None:
         self._me, self._engine, self._words, self._seats = me, engine, words, seats
         self._staging, self._size = staging, size
-        self._free = list(range(len(staging)))
+        self._free = list(range(places))
         self._placed: Tensor | None = None
         self.watching = False
         self.wanted: tuple[Tensor, Callable[[], None]] | None = None
@@ -74,14 +82,16 @@ class Vectors:
         elif self.watching and link.about.published and link.publication > link.words[layout.PUBLISHED]:
             self._fetch_publication(link)
 
-    def _read(self, link: Link, here: Tensor, there: int, size: int, then: Callable[[], None]) -> None:
-        handle = self._engine.read(link.name, here.data_ptr(), there, size)
+    def _read(
+        self, link: Link, here: Tensor, there: int, size: int, then: Callable[[], None], device: int = IN_HOST
+    ) -> None:
+        handle = self._engine.read(link.name, here, there, size, device)
         link.transfer = Transfer(handle, then)
 
     def _fetch_mail(self, link: Link, note: Standing) -> None:
         slot = note.post[1 + layout.SLOT]
-        index = slot & layout.SLOT_INDEX
-        if index >= len(link.about.slots):  # a new one, of which it will tell next
+        there, device = link.about.slot(slot)
+        if not there:  # a new one, of which it will tell next
             return
         if link.staged is None:
             if not self._free:
@@ -98,7 +108,7 @@ class Vectors:
             link.announced = None
             link.words[layout.post(self._me.seat) + layout.COMMIT] = note.post[0]
 
-        self._read(link, self._staging[place], link.about.slots[index], self._size(slot), show)
+        self._read(link, self._staging(place, slot), there, self._size(slot), show, device)
 
     def release_read(self, link: Link) -> None:
         """Use a staging place again once its vector has been merged, or is not wanted any more."""
@@ -131,7 +141,7 @@ class Vectors:
     def _fetch_publication(self, link: Link) -> None:
         sequence, turn = link.publication, link.publication & 1
         if link.snapshots is None:
-            like = self._staging[0]
+            like = self._staging(0, 0)
             link.snapshots = torch.empty(2, like.numel(), dtype=like.dtype)
             self._engine.register(link.snapshots)
         half = link.snapshots[turn]

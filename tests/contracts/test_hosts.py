@@ -9,7 +9,8 @@ import signal
 import time
 
 import pytest
-from support.hosts import Hosts, why_no_network, why_no_nixl
+from support.hosts import Hosts, HostsWithDevices, HostsWithGpu, MixedHosts, why_no_network, why_no_nixl
+from support.on_devices import gpu
 from support.remote import answers, ask_all, until
 
 from benchmarks.networks import network
@@ -22,13 +23,16 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def hosts():
+ON_GPU = pytest.param(HostsWithGpu, marks=pytest.mark.skipif(not gpu(), reason="no GPU here"))
+
+
+@pytest.fixture(params=[Hosts, HostsWithDevices, MixedHosts, ON_GPU], ids=lambda kind: kind.kind)
+def hosts(request):
     """Makes a job on several hosts whose members are all gone at the end."""
     made = []
 
     def make(founders, **options):
-        made.append(Hosts(founders, **options))
+        made.append(request.param(founders, **options))
         return made[-1]
 
     yield make
@@ -151,6 +155,7 @@ def test_mail_to_a_host_whose_memory_is_gone_is_never_merged_twice(hosts):
 
 
 @pytest.mark.skipif(bool(why_no_network()), reason=why_no_network())
+@pytest.mark.parametrize("hosts", [Hosts, MixedHosts], ids=lambda kind: kind.kind, indirect=True)
 @pytest.mark.parametrize("seconds", [7.0, *map(float, os.environ.get("GOSGD_CUTS_S", "").split())])
 def test_parts_heal_by_themselves_after_a_link_was_cut(hosts, seconds):
     with network(2) as net:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from support.members import Actor, Cluster
+from support.on_devices import DeviceActor
 from support.remote import Handle, in_process_of_its_own, until
 
 from benchmarks import networks
@@ -22,6 +23,7 @@ from benchmarks.networks import Network
 from gossip.directory import JobDirectory, root
 from gossip.layout import Member
 from gossip.transports.cluster import Cluster as ClusterTransport
+from gossip.transports.device_cluster import DeviceCluster
 from gossip.transports.notes import About
 from gossip.transports.view import View
 
@@ -63,6 +65,33 @@ class Abroad(Actor):
         return list(self.transport.generations())
 
 
+class AbroadOnDevice(DeviceActor, Abroad):
+    """One whose slots lie in memory that stands for a GPU's."""
+
+    direct = True
+
+    def enter(self, place: Any, seat: int, dimension: int, slots: int) -> DeviceCluster:  # type: ignore[override]
+        path, generation, namespace = place
+        if namespace:
+            networks.move_to(namespace)
+        directory = JobDirectory.open(path)
+        ipc = self.prepare(directory, dimension)
+        options: dict[str, Any] = {"key": KEY, "generation": generation, "device": self.where, "direct": self.direct}
+        return DeviceCluster(directory, seat, dimension, torch.float32, slots, ipc=ipc, **options)
+
+
+class AbroadThroughHost(AbroadOnDevice):
+    """One whose GPU's memory other hosts do not read."""
+
+    direct = False
+
+
+class AbroadOnGpu(AbroadOnDevice):
+    """One whose slots lie in a GPU's memory."""
+
+    kind = "cuda"
+
+
 class Union:
     """What an auditor sees who looks at all hosts at once."""
 
@@ -97,6 +126,8 @@ class Hosts(Cluster):
     """
 
     kind = "hosts"
+    actors: Sequence[type[Abroad]] = (Abroad,)
+    transports = "tcp"
 
     def __init__(
         self, founders: int, hosts: int = 2, where: Sequence[int] = (), net: Network | None = None, **options: Any
@@ -122,9 +153,9 @@ class Hosts(Cluster):
         host = self.where[seat]
         place = (str(self.directories[host].path), self.lives[seat], self.net.names[host] if self.net else "")
         self.lives[seat] += 1
-        variables = {"GOSGD_SHM_DIR": self.rooms[host], "UCX_TLS": "tcp"}
+        variables = {"GOSGD_SHM_DIR": self.rooms[host], "UCX_TLS": self.transports}
         variables |= {"UCX_NET_DEVICES": "eth0"} if self.net else {}
-        return in_process_of_its_own(Abroad, place, seat, *arguments, **variables)
+        return in_process_of_its_own(self.actors[seat % len(self.actors)], place, seat, *arguments, **variables)
 
     def _introduce(self, members: Sequence[Handle]) -> None:
         news = [member.ask("about") for member in members]
@@ -164,7 +195,9 @@ class Hosts(Cluster):
         return member
 
     def slots_of(self, member: Member) -> int:
-        return sum(len(list(one.path.glob(f"{member.seat}-{member.generation}.slot-*"))) for one in self.directories)
+        kinds = {"slot", "ipc"}
+        files = [path for one in self.directories for path in one.path.glob(f"{member.seat}-{member.generation}.*")]
+        return len({path.suffix.partition("-")[2] for path in files if path.suffix[1:].partition("-")[0] in kinds})
 
     def rest(self, *members: Handle, timeout_s: float = 20.0) -> None:
         """Let members read, meet and bury until nothing is on its way any more."""
@@ -185,3 +218,25 @@ class Hosts(Cluster):
             directory.remove()
         for place in self.rooms:
             shutil.rmtree(place, ignore_errors=True)
+
+
+class HostsWithDevices(Hosts):
+    """Slots lie in memory that stands for a GPU's, and other hosts read it there."""
+
+    kind = "devices"
+    actors = (AbroadOnDevice,)
+
+
+class MixedHosts(Hosts):
+    """Members with devices that others read, with some that they do not, and members without."""
+
+    kind = "mixed"
+    actors = (AbroadOnDevice, Abroad, AbroadThroughHost)
+
+
+class HostsWithGpu(Hosts):
+    """Members share a GPU whose memory they register."""
+
+    kind = "gpu"
+    actors = (AbroadOnGpu,)
+    transports = "tcp,cuda"

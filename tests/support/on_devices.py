@@ -63,12 +63,15 @@ class DeviceActor(Actor):
 
     def enter(self, place: Any, seat: int, dimension: int, slots: int) -> DeviceMemory:
         directory = JobDirectory.open(place)
-        where = torch.device(self.kind, 0) if self.kind != "cpu" else torch.device("cpu")
-        self._weights = torch.zeros(dimension, device=where)
+        return DeviceMemory(directory, seat, dimension, torch.float32, slots, ipc=self.prepare(directory, dimension))
+
+    def prepare(self, directory: JobDirectory, dimension: int) -> Ipc:
+        """Have weights on the device, and a way to share its memory."""
+        self.where = torch.device(self.kind, 0) if self.kind != "cpu" else torch.device("cpu")
+        self._weights = torch.zeros(dimension, device=self.where)
         self._device = device_of(self._weights)
-        self._differing = torch.zeros((), dtype=torch.long, device=where)
-        ipc: Ipc = FileIpc(directory.path) if self.kind == "cpu" else CudaIpc(where)
-        return DeviceMemory(directory, seat, dimension, torch.float32, slots, ipc=ipc)
+        self._differing = torch.zeros((), dtype=torch.long, device=self.where)
+        return FileIpc(directory.path) if self.kind == "cpu" else CudaIpc(self.where)
 
     def torn_messages(self) -> int:
         return int(self._differing)
