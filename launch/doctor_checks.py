@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from gossip.directory import PREFIX, in_use, root
 from gossip.fence import load as load_fence
+from gossip.transports.nixl import rdma
 from launch.doctor_trial import Trial, attempt
 from launch.units import size
 
@@ -153,6 +154,17 @@ def devices() -> Iterator[Finding]:
         yield Finding(section, "NCCL", ".".join(map(str, version)))
     else:
         yield Finding(section, "NCCL", "not in this build of torch", count > 0, "install torch for CUDA" * (count > 0))
+    yield _between_hosts(section)
+
+
+def _between_hosts(section: str) -> Finding:
+    """What vectors go over between hosts, and whether memory can be locked for it."""
+    if not rdma():
+        return Finding(section, "RDMA", "no device is up: between hosts messages go over TCP")
+    most, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if most == resource.RLIM_INFINITY:
+        return Finding(section, "RDMA", "a device is up")
+    return Finding(section, "RDMA", f"a device is up, but only {size(most)} can be locked", True, "ulimit -l unlimited")
 
 
 def shared_memory() -> Iterator[Finding]:

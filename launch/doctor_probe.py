@@ -99,7 +99,7 @@ def over_nixl(job: Job, folder: Path) -> dict[str, Any]:
     name = engine.connect(bytes.fromhex(told["metadata"]))
     size = mine.numel() * mine.element_size()
     before = time.perf_counter()
-    handle = engine.read(name, theirs.data_ptr(), told["address"], size)
+    handle = engine.read(name, theirs, told["address"], size)
     while not engine.finished(handle):
         if time.perf_counter() - before > _WAIT_S:
             raise TimeoutError(f"no answer of the other process within {_WAIT_S:.0f} s")

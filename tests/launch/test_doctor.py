@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import resource
 import socket
 from pathlib import Path
 
@@ -88,6 +89,21 @@ def test_a_library_that_is_missing_or_too_old_is_broken(monkeypatch):
     assert found["torch"].value == "2.1.0, expected >=2.10"
     assert found["numpy"].advice.startswith("pip install 'numpy")
     assert not found["pyyaml"].broken
+
+
+@pytest.mark.parametrize(
+    ("up", "limit", "broken", "said"),
+    [
+        (False, 2**16, False, "over TCP"),
+        (True, resource.RLIM_INFINITY, False, "a device is up"),
+        (True, 2**16, True, "only 65.5 kB can be locked"),
+    ],
+)
+def test_rdma_needs_memory_that_can_be_locked(monkeypatch, up, limit, broken, said):
+    monkeypatch.setattr(doctor_checks, "rdma", lambda: up)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    found = {one.name: one for one in doctor_checks.devices()}["RDMA"]
+    assert (found.broken, said in found.value) == (broken, True), found.value
 
 
 def test_broken_things_are_marked_and_come_with_advice():
