@@ -86,7 +86,7 @@ def _level(
 
 
 def show_levels(found: list[dict[str, Any]]) -> list[Bar]:
-    """Print the table and where the thesis' text differs; returns what design section 4 promises."""
+    """Print the table and where the thesis' text differs; returns the bars."""
     print(f"\nstationary consensus error per dimension, M = {WORKERS}, updates N(0, 1)")
     rows = [
         [

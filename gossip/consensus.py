@@ -23,7 +23,7 @@ def consensus_error(weights: Tensor) -> float:
 
 
 class OnlineEstimate:
-    """Estimates epsilon without further communication: E||w_r - w_s||^2 = 2 epsilon / (M - 1) (spec section 1).
+    """Estimates epsilon without further communication: E||w_r - w_s||^2 = 2 epsilon / (M - 1).
 
     The distance is taken over a random sample of coordinate blocks (all of them in a small model), because over all D
     it would cost as much as the merge, and averaged over messages with an exponential decay.

@@ -29,7 +29,7 @@ def none(workers: int) -> Matrix:
 def persyn(workers: int) -> Matrix:
     """K of a synchronisation: every worker's row is (0, 1/M, ..., 1/M) (thesis alg. 2); I between two of them.
 
-    Row 0 stays the identity: the printed zero row would erase w~ (spec section 1).
+    Row 0 stays the identity: the printed zero row would erase w~.
     """
     return _dense(workers, [Average(range(1, _rows(workers)))])
 
@@ -75,7 +75,7 @@ def downpour_fetch(workers: int, worker: int) -> Matrix:
 def downpour_push(workers: int, worker: int) -> Matrix:
     """K of a push on the state with one accumulator a worker below the others: w~ <- w~ + a_m, a_m <- 0.
 
-    The printed K_send has row sum 2 and only makes sense so (spec section 1).
+    The printed K_send has row sum 2 and only makes sense so.
 
     Returns:
         [2M+1, 2M+1] for [w~; w_1 ... w_M; a_1 ... a_M].
@@ -84,7 +84,7 @@ def downpour_push(workers: int, worker: int) -> Matrix:
 
 
 def gosgd(workers: int, sender: int, receiver: int, weight: float) -> Matrix:
-    """K = I + a (e_r e_s^T - e_r e_r^T): a push and its merge (spec section 1; (2.11) as printed loses mass).
+    """K = I + a (e_r e_s^T - e_r e_r^T): a push and its merge ((2.11) as printed loses mass).
 
     Args:
         workers: M.

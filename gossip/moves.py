@@ -60,7 +60,7 @@ class Copy(Move):
 
 @dataclass(frozen=True, slots=True)
 class Merge(Move):
-    """target <- (1 - a) target + a source: a message is merged with weight a (thesis alg. 4, spec section 1)."""
+    """target <- (1 - a) target + a source: a message is merged with weight a (thesis alg. 4)."""
 
     target: Row
     source: Row
@@ -127,7 +127,7 @@ class Elastic(Move):
 
 @dataclass(frozen=True, slots=True)
 class Flush(Move):
-    """w~ <- w~ + accumulator, accumulator <- 0: a push of downpour (Dean et al. 2012; spec section 1)."""
+    """w~ <- w~ + accumulator, accumulator <- 0: a push of downpour (Dean et al. 2012)."""
 
     center: Row
     accumulator: Row

@@ -147,7 +147,7 @@ class Outbox(Acquaintance):
     def bury(self, merge: Merge) -> list[Member]:
         """Take leave of peers that left or are proven dead: read their last mail, take back what they never read.
 
-        Returned mail is merged by its sender like any other mail (spec section 1: mass stays with the weights it
+        Returned mail is merged by its sender like any other mail (mass stays with the weights it
         belongs to). This alone waits for the device, when somebody has gone.
 
         Returns:

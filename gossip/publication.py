@@ -85,7 +85,7 @@ class Publisher:
 
 
 def consensus_of(published: Sequence[Published]) -> Tensor:
-    """w~ = sum lambda_m w_m / sum lambda_m over snapshots (spec section 1); the plain mean where nobody has mass.
+    """w~ = sum lambda_m w_m / sum lambda_m over snapshots; the plain mean where nobody has mass.
 
     Args:
         published: at least one snapshot.

@@ -1,7 +1,7 @@
 """The consensus error that is to be expected of a method under random updates, where it is known exactly.
 
 epsilon(t) = sum_m ||w_m - mean||^2 after t steps from a consensus, with N(0, sigma^2) in place of -eta times the
-gradient (thesis section 2.5.1, spec section 1). GoSGD has no closed recursion, because the ratio of its masses is
+gradient (thesis section 2.5.1). GoSGD has no closed recursion, because the ratio of its masses is
 random: its stationary level is simulated. Imports gossip.recursions and gossip.simulate.
 """
 
@@ -98,7 +98,7 @@ def persyn_variance(workers: int, dimension: int, since: int, clock: Clock = "ro
 
 
 def easgd_eigenvalues(workers: int, alpha: float) -> tuple[float, float, float]:
-    """1, 1 - alpha (M - 1 times) and 1 - (M + 1) alpha of a synchronous elastic move (spec section 1).
+    """1, 1 - alpha (M - 1 times) and 1 - (M + 1) alpha of a synchronous elastic move.
 
     Raises:
         ValueError: the moves diverge with this alpha.

@@ -1,4 +1,4 @@
-"""The plain penalty mean(y^2) on pre-activations: the control to run beside every regularizer (spec section 7).
+"""The plain penalty mean(y^2) on pre-activations: the control to run beside every regularizer.
 
 Imports regularizers.base and torch.
 """

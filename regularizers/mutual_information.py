@@ -1,6 +1,6 @@
 """Mutual information of a layer with the input or the label, estimated by a critic that learns beside the model (MINE).
 
-Imports regularizers.base, layers and mine. Jonsson et al. 2020; Belghazi et al. 2018; spec section 6.
+Imports regularizers.base, layers and mine. Jonsson et al. 2020; Belghazi et al. 2018.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SHADE: the variance of each neuron given the mode it is in, as a loss (Blot's thesis, chapter 4; spec section 3).
+"""SHADE: the variance of each neuron given the mode it is in, as a loss (Blot's thesis, chapter 4).
 
 Imports regularizers.base, fused, layers and tap, and torch.
 """

@@ -1,6 +1,6 @@
 """The variance constancy loss: variances of small samples of an activation should agree (Littwin and Wolf 2018).
 
-Imports regularizers.base, layers and tap, and torch. Spec section 5. Only 2n samples of a batch are looked at.
+Imports regularizers.base, layers and tap, and torch. Only 2n samples of a batch are looked at.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fully synchronous SGD: gradients are averaged at every step (thesis alg. 1).
 
-K has every row (0, 1/M, ..., 1/M): for plain SGD averaging gradients equals averaging weights (spec section 1).
+K has every row (0, 1/M, ..., 1/M): for plain SGD averaging gradients equals averaging weights.
 Floating buffers, such as batch-norm statistics, are averaged at every step too.
 """
 

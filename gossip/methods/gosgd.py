@@ -1,7 +1,7 @@
 """GoSGD: each worker now and then pushes its weights with half of its mass to a random peer (thesis alg. 3 and 4).
 
 One exchange is K = I + a (e_r e_s^T - e_r e_r^T), a = lambda_s / (lambda_s + 2 lambda_r), with the masses before the
-push (spec section 1; the thesis' (2.11) does not conserve sum lambda w).
+push (the thesis' (2.11) does not conserve sum lambda w).
 """
 
 from __future__ import annotations

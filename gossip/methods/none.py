@@ -1,4 +1,4 @@
-"""No exchange: M independent models, the lower bound of every comparison. K = I (spec section 1)."""
+"""No exchange: M independent models, the lower bound of every comparison. K = I."""
 
 from __future__ import annotations
 

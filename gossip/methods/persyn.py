@@ -1,7 +1,7 @@
 """PerSyn: all workers average their weights periodically (thesis alg. 2).
 
 K has every row (0, 1/M, ..., 1/M) at a synchronisation and is the identity else; the central variable keeps its row
-(spec section 1 rules that the printed zero row would erase it).
+(the printed zero row would erase it).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PerSynConfig(MethodConfig):
     def synchronises(self, step: int) -> bool:
         """Whether the exchange after the `step`-th update (counted from 0) is a synchronisation.
 
-        With a rate: iff floor((t+1) rho) > floor(t rho) (spec section 1), in exact arithmetic on the decimal number
+        With a rate: iff floor((t+1) rho) > floor(t rho), in exact arithmetic on the decimal number
         the user wrote, because 0.29 * 100 is less than 29 in floating point.
         """
         if self.tau is not None:

@@ -8,7 +8,7 @@ from torch import Tensor
 def veca(activations: Tensor) -> Tensor:
     """Var(eigenvalues of C) = ‖C‖²_F / D − (tr C / D)², C the covariance of the units over samples.
 
-    The covariance divides by K − 1, the variance of the eigenvalues by D (spec section 6).
+    The covariance divides by K − 1, the variance of the eigenvalues by D.
 
     Args:
         activations: [K, D], K >= 2.

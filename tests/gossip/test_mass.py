@@ -56,7 +56,7 @@ def test_a_receiver_without_mass_takes_the_message_as_it_is(incoming):
     events=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), max_size=60),
 )
 def test_pushes_and_merges_conserve_the_sum_of_mass_times_weight(weights, events):
-    """Sum lambda w over workers and messages in flight (spec section 1), for any order of pushing and reading."""
+    """Sum lambda w over workers and messages in flight, for any order of pushing and reading."""
     masses = share_out(len(weights))
     mail: list[list[tuple[float, int]]] = [[] for _ in weights]
 
