@@ -1,4 +1,4 @@
-"""No exchange: M independent models, the lower bound of every comparison. K = I."""
+"""No exchange: M independent models, the control of every comparison. K = I."""
 
 from __future__ import annotations
 

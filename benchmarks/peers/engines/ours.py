@@ -11,7 +11,7 @@ from benchmarks.peers.engines.base import Engine, Place
 
 
 def build(model: nn.Module, place: Place) -> Engine:
-    """The loop of the quick start; the job's directory comes from the environment."""
+    """The loop of docs/own.md; the job's directory comes from the environment."""
     options: dict[str, dict[str, Any]] = {"gosgd": {"rho": 1 / place.period}, "persyn": {"tau": place.period}}
     exchange = gossip.build(place.variant, model, seed=0, **options.get(place.variant, {}))
     optimizer = place.optimizer(model.parameters())
