@@ -23,6 +23,7 @@ from launch.explain import drawing
 from launch.keys import Key, about, keys
 from regularizers import REGULARIZERS
 from trainers.data import DATA
+from trainers.data.custom import CustomOptions
 from trainers.models import MODELS
 from trainers.optimizers import OPTIMIZERS
 from trainers.schedules import SCHEDULES
@@ -38,6 +39,31 @@ REGISTRIES: dict[str, Registry] = {
     "exchange": METHODS,
     "regularizers": REGULARIZERS,
 }
+OWN = {
+    "data": """\
+`data.name: package.module:name` is a `Dataset`, a `DataLoader`, a pair (train, test) of either, or a function or class that
+returns one of these: [an example](own.md#data). 8-bit samples are divided by 255, others are taken as they are. The keys
+below are looked after by the trainer; a function gets those of them that it has a parameter for, and every other key.""",
+    "model": """\
+`model.name: package.module:name` is a class or function that returns an `nn.Module`: [an example](own.md#a-model). It is
+called with every other key, and with `shape`, that of one sample, and `classes`, if it has parameters of these names.
+None of the keys above is known.""",
+    "optimizer": """\
+`optimizer.name: package.module:name` is a class or function that returns a `torch.optim.Optimizer`:
+[an example](own.md#an-optimizer). It is called with the parameters and every other key. None of the keys above is known;
+the learning rate is the one it begins with, without a schedule.""",
+    "optimizer.schedule": """\
+`optimizer.schedule.name: package.module:name` is a function that is called with `step`, `total_steps` and every other key,
+and returns the factor on the learning rate.""",
+    "exchange": """\
+`exchange.method: package.module:Class` is a subclass of `gossip.Exchange`: [contributing](contributing.md) says how one
+is written. Its keys are those of its own options. A function suffices to say whom `gosgd` sends to
+([`exchange.peers`](own.md#whom-to-send-to)), or to give every step its matrix ([`matrix`](methods/matrix.md)).""",
+    "regularizers": """\
+`regularizers[].name: package.module:Class` is a subclass of `regularizers.Regularizer`: [contributing](contributing.md)
+says how one is written. Its keys are those of its own options.""",
+}
+"""What a component of the user's own is, and what it is given."""
 _BLOCK = re.compile(r"(<!-- (options|matrix): ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _INTRODUCTION = """\
 # Configuration
@@ -49,9 +75,9 @@ single values: `exchange.rho=0.1`, `optimizer.schedule.name=cosine`, `regularize
 With another component, as in `exchange.method=easgd`, options of the file that only the former one knows are left out.
 Where a section names a component (`data.name`, `model.name`, `optimizer.name`, `exchange.method`,
 `regularizers[].name`), the section's other keys are that component's; `package.module:name` in its place takes one of
-your own, with every other key handed to it. An unknown key, or a value of the wrong kind, is refused with file, line,
-what was got and what was expected. `gosgd validate FILE` checks a file, `gosgd train FILE --print-config` prints it
-with every default.
+your own ([examples](own.md)), to which every other key is handed. `a.b` is the key `b` of the section `a`. An unknown
+key, or a value of the wrong kind, is refused with file, line, what was got and what was expected. `gosgd validate FILE`
+checks a file, `gosgd train FILE --print-config` prints it with every default.
 """
 
 
@@ -119,6 +145,9 @@ def _section(section: str, registry: Registry) -> str:
         parts.append(
             f"### {section}: {name}\n\n{about(registry.config(name))}" + (f"\n\n{table(rest)}" if rest else "")
         )
+    parts.append(f"### {section}: your own\n\n{OWN[section]}")
+    if section == "data":
+        parts.append(table(keys(CustomOptions)))
     return "\n\n".join(parts)
 
 
@@ -131,7 +160,7 @@ def table(rows: Iterable[Key]) -> str:
     lines = ["| key | default | values | meaning |", "| --- | --- | --- | --- |"]
     for key in rows:
         default = f"`{key.default}`" if key.default else "required"
-        cells = [f"`{key.name}`", default, key.kind, key.meaning]
+        cells = [f"`{key.name}`", default, key.kind, f"{key.meaning.rstrip('.')}." if key.meaning else ""]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

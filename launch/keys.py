@@ -9,17 +9,17 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from configs.base import Config, Custom, Registry
+from configs.base import Config, Registry
 from trainers.schema import Run
 
-_NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path", Any: "anything"}
+_NAMES = {int: "whole number", float: "number", str: "text", Path: "path", Any: "anything"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -47,45 +47,87 @@ def keys(config: type[BaseModel]) -> list[Key]:
         literal = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         if name in ("name", "method") and len(literal) == 1:
             continue
-        if isinstance(inner := field.annotation, type) and issubclass(inner, BaseModel):
-            found += [key._replace(name=f"{name}.{key.name}") for key in keys(inner)]
-            continue
-        meaning = field.description or meanings.get(name, "")
-        found.append(Key(name, kind(field), _default(field), meaning))
+        section = _section(field)
+        if section is None or _optional(field):
+            meaning = field.description or meanings.get(name, "")
+            found.append(Key(name, kind(field), _default(field), meaning))
+        if section is not None:
+            found += [key._replace(name=f"{name}.{key.name}") for key in keys(section)]
     return found
+
+
+def _registry(metadata: Iterable[Any]) -> Registry[Any] | None:
+    return next((one for one in metadata if isinstance(one, Registry)), None)
+
+
+def _optional(field: FieldInfo) -> bool:
+    return type(None) in get_args(field.annotation)
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    """The class of the options below a field that is a section, or may be one; None for values and components."""
+    if _registry(field.metadata) is not None:
+        return None
+    choices = get_args(field.annotation) if _optional(field) else [field.annotation]
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
 
 
 def kind(field: FieldInfo) -> str:
     """What values a field takes."""
-    registry = next((one for one in field.metadata if isinstance(one, Registry)), None)
-    if registry is not None:
-        return f"a {registry.kind}"
-    bounds = [
+    registry = _registry(field.metadata)
+    return f"a {registry.kind}" if registry is not None else _kind(field.annotation, _bounds(field.metadata))
+
+
+def _bounds(metadata: Iterable[Any]) -> list[str]:
+    return [
         f"{word} {_yaml(getattr(one, name))}"
-        for one in field.metadata
+        for one in metadata
         for name, word in _BOUNDS.items()
         if getattr(one, name, None) is not None
     ]
-    return ", ".join([_kind(field.annotation), *bounds])
 
 
-def _kind(annotation: Any) -> str:
+def _kind(annotation: Any, bounds: Iterable[str] = ()) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        registry = next((one for one in arguments[1:] if isinstance(one, Registry)), None)
-        return _kind(arguments[0]) if registry is None else registry.kind
-    if origin is Literal:
-        return " | ".join(map(str, arguments))
-    if origin in (Union, types.UnionType):
-        registry_or_kinds = [_kind(one) for one in arguments if one is not type(None)]
-        return " or ".join([*dict.fromkeys(registry_or_kinds), *(["null"] if type(None) in arguments else [])])
+        return _kind(arguments[0], bounds)
+    alternatives = list(arguments) if origin in (Union, types.UnionType) else [annotation]
+    words = [_words(one) for one in alternatives if one is not type(None)]
+    nullable = type(None) in alternatives
+    if all(words):
+        return " | ".join([*(word for choice in words for word in choice), *(["null"] if nullable else [])])
+    text = " or ".join(dict.fromkeys(_single(one) for one in alternatives if one is not type(None)))
+    text = ", ".join([text, *bounds])
+    return text + (", or null" if re.search(r", | of ", text) else " or null") * nullable
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """The words to choose among, where these are all that a field takes."""
+    if annotation is bool:
+        return ("true", "false")
+    return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
+
+
+def _single(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is list:
-        return f"list of: {_kind(arguments[0])}"
+        return f"list of {_several(arguments[0])}"
     if origin is dict:
-        return f"mapping from {_kind(arguments[0])} to {_kind(arguments[1])}"
+        return f"mapping from {_kind(arguments[0])} to {_several(arguments[1])}"
     if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
         return "function"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
     return _NAMES.get(annotation, str(getattr(annotation, "__name__", annotation)))
+
+
+def _several(annotation: Any) -> str:
+    """What the members of a list or mapping are."""
+    metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    if (registry := _registry(metadata)) is not None:
+        return f"{registry.kind}s"
+    bounds = [bound for one in metadata for bound in _bounds(getattr(one, "metadata", ()))]
+    return ", each ".join([re.sub(r"\bnumber\b", "numbers", _kind(annotation)), *bounds])
 
 
 def _default(field: FieldInfo) -> str:
@@ -144,12 +186,11 @@ def paths() -> list[str]:
 
 def _paths(config: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in config.model_fields.items():
-        registry = next((one for one in field.metadata if isinstance(one, Registry)), None)
-        inner = field.annotation
+        registry, section = _registry(field.metadata), _section(field)
         if registry is not None:
             for one in registry.names():
                 yield from _paths(registry.config(one), f"{prefix}{name}.")
-        elif isinstance(inner, type) and issubclass(inner, BaseModel) and not issubclass(inner, Custom):
-            yield from _paths(inner, f"{prefix}{name}.")
-        else:
+        elif section is not None:
+            yield from _paths(section, f"{prefix}{name}.")
+        if registry is None and (section is None or _optional(field)):
             yield prefix + name

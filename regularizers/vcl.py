@@ -23,7 +23,7 @@ class VarianceConstancyConfig(RegularizerConfig):
     """Options of `vcl`.
 
     Attributes:
-        weight: gamma.
+        weight: gamma, the factor of the regularizer in the loss.
         n: samples of each of the two subsets whose variances are compared; a batch needs 2n.
     """
 

@@ -167,6 +167,13 @@ def test_generated_parts_are_current():
     assert stale == [], "run python -m docs.generate"
 
 
+def test_every_key_of_the_configuration_is_explained():
+    rows = [line.split(" | ") for line in generate.configuration().splitlines() if line.startswith("| `")]
+    assert len(rows) > 150
+    assert [row[0] for row in rows if len(row) < 4 or len(row[-1].strip(" |")) < 4] == []
+    assert not [row for row in rows for word in row if re.search(r"\b(gossip|trainers|launch)\.\w", word)]
+
+
 def test_every_component_has_a_page():
     index = (ROOT / "docs/README.md").read_text()
     names = [f"methods/{name}.md" for name in generate.METHODS.names()]

@@ -27,7 +27,7 @@ class OptimizerConfig(Config):
         weight_decay: factor of the penalty on the parameters' squares.
         decay: what it acts on: `all` parameters, or `weights` only (two dimensions or more: no biases, no gains and
             shifts of a normalization).
-        schedule: of the learning rate, see trainers.schedules.
+        schedule: of the learning rate, a section of its own: `optimizer.schedule`.
     """
 
     name: str
@@ -38,7 +38,12 @@ class OptimizerConfig(Config):
 
 
 class SgdConfig(OptimizerConfig):
-    """Options of `sgd`, as in `torch.optim.SGD`."""
+    """Options of `sgd`, as in `torch.optim.SGD`.
+
+    Args:
+        momentum: factor on the last step's direction, to which the gradient is added.
+        nesterov: Nesterov's form, which counts the momentum once more in each step; needs momentum above 0.
+    """
 
     name: Literal["sgd"] = "sgd"
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -53,7 +58,13 @@ class SgdConfig(OptimizerConfig):
 
 
 class AdamConfig(OptimizerConfig):
-    """Options of `adam`, as in `torch.optim.Adam`: its weight decay is added to the gradient."""
+    """Options of `adam`, as in `torch.optim.Adam`: its weight decay is added to the gradient.
+
+    Args:
+        beta1: decay of the moving average of the gradient.
+        beta2: decay of the moving average of its square.
+        eps: added to the root of the latter, by which the former is divided.
+    """
 
     name: Literal["adam"] = "adam"
     lr: float = Field(1e-3, gt=0)

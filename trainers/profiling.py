@@ -24,7 +24,7 @@ class ProfileOptions(Config):
 
     Attributes:
         start: steps of each worker before the first one traced, counted from its start; let it warm up.
-        steps: how many.
+        steps: how many to trace.
     """
 
     start: int = Field(default=20, ge=0)

@@ -52,7 +52,12 @@ class ConstantConfig(ScheduleConfig):
 
 
 class MultistepConfig(ScheduleConfig):
-    """Decay by `gamma` at each of the `milestones`, each a step or a fraction of the run."""
+    """Decay by `gamma` at each of the `milestones`.
+
+    Args:
+        milestones: steps, or fractions of the run where they are below 1.
+        gamma: factor on the learning rate at each of them.
+    """
 
     name: Literal["multistep"] = "multistep"
     milestones: list[Moment] = Field([0.5, 0.75], min_length=1)
@@ -60,7 +65,12 @@ class MultistepConfig(ScheduleConfig):
 
 
 class ExponentialConfig(ScheduleConfig):
-    """Decay by `gamma` every `every` steps (or that fraction of the run)."""
+    """Decay by `gamma` every `every` steps.
+
+    Args:
+        gamma: factor on the learning rate each time.
+        every: steps from one time to the next, or a fraction of the run where it is below 1.
+    """
 
     name: Literal["exponential"] = "exponential"
     gamma: float = Field(0.97, gt=0, le=1)
@@ -71,6 +81,9 @@ class CosineConfig(ScheduleConfig):
     """Decay along half a cosine from the end of the warm-up to `floor` at the end of the run.
 
     The floor is above 0 because `train.stop: total` lets a fast worker take more steps than its share.
+
+    Args:
+        floor: factor on the learning rate at the end of the run and after it.
     """
 
     name: Literal["cosine"] = "cosine"

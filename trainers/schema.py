@@ -24,8 +24,8 @@ class Train(Config):
     """How long and how to train.
 
     Attributes:
-        steps: local steps of each worker; or
-        epochs: passes of each worker over what it draws from.
+        steps: local steps of each worker; either these or `epochs` have to be given.
+        epochs: passes of each worker over what it draws from; either these or `steps` have to be given.
         stop: `each`: every worker makes its own number of steps; `total`: until the job has made workers x steps
             altogether, so that fast workers carry slow ones.
         precision: of the forward and backward pass; weights stay float32. `fp32` is the slowest on a GPU: `tf32` rounds
@@ -33,7 +33,7 @@ class Train(Config):
         compile: compile the model with torch.compile; `reduce-overhead` replays CUDA graphs as well, for models whose
             kernels are small.
         channels_last: lay images out with their channels last, as fast convolutions on GPUs want them.
-        profile: which steps to trace, into DIR/profile/.
+        profile: which steps to trace, into the folder profile/ of the run directory; null for none.
         grad_accum_steps: batches whose gradients are averaged into one step.
         sampling: `independent`: every worker draws from the whole set; `sharded`: each epoch split among them.
         threads: compute threads of a worker on the CPU.
@@ -97,7 +97,11 @@ class RunOptions(Config):
 
 
 class Run(Config):
-    """Everything about one run."""
+    """Everything about one run.
+
+    Attributes:
+        seed: of all that is random: the first weights, the samples that each worker draws, whom it sends to and when.
+    """
 
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(default=0, ge=0, lt=2**31)

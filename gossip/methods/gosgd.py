@@ -45,9 +45,9 @@ class GoSGDConfig(MethodConfig):
 
     Attributes:
         rho: probability of a push after each local step.
-        peers: whom to push to: `uniform`, `ring`, `exponential`, `hierarchical` (mostly one of this host), a function
-            of your own (see gossip.peers), or `adaptive`, which also chooses when and keeps rho on average (see
-            gossip.adaptive).
+        peers: whom to push to: `uniform`, `ring` (the next one), `exponential` (1, 2, 4, ... places on, in turn),
+            `hierarchical` (mostly one of this host), a function of your own as `package.module:name`, or `adaptive`,
+            which also chooses when, so that messages lower the consensus error most, and keeps rho on average.
         slots: how many messages of a worker may be unread at once; each takes a weight vector of shared memory.
         patience: a peer that leaves a message unread for more than this many of our steps is not chosen.
         start_timeout_s: how long a worker waits at the start for the others' processes to be up.

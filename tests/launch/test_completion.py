@@ -9,7 +9,10 @@ from launch import cli
 from launch.completion import script
 from launch.inspection import SHELLS
 from launch.keys import keys, paths
-from trainers.schema import RunOptions
+from regularizers import Shade
+from trainers.data.table import TableConfig
+from trainers.models.cnn import CnnConfig
+from trainers.schema import RunOptions, Train
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -62,7 +65,7 @@ def test_fish_completes(tmp_path):
 def test_every_key_of_the_schema_is_known():
     known = paths()
     assert {"exchange.rho", "exchange.schedule", "train.steps", "optimizer.schedule.warmup", "seed"} <= set(known)
-    assert {"model.filters", "data.augment.crop", "run.dir"} <= set(known)
+    assert {"model.filters", "data.augment.crop", "run.dir", "train.profile", "train.profile.start"} <= set(known)
 
 
 def test_a_key_has_a_kind_a_default_and_a_meaning():
@@ -72,3 +75,19 @@ def test_a_key_has_a_kind_a_default_and_a_meaning():
     assert found["grace_s"].meaning.startswith("how long workers may take to save and leave")
     assert found["dir"].kind == "text or null"
     assert all(key.meaning for key in found.values())
+
+
+def test_what_a_key_takes_reads_well():
+    kinds = {key.name: key.kind for config in (Train, CnnConfig, TableConfig, Shade.Options) for key in keys(config)}
+    assert kinds["steps"] == "whole number, at least 1, or null"
+    assert kinds["compile"] == "true | false | reduce-overhead"
+    assert kinds["filters"] == "list of whole numbers, each at least 1"
+    assert kinds["layers"] == "list of text, or null"
+    assert kinds["target"] == "text or whole number"
+
+
+def test_a_section_that_may_be_left_out_is_listed_with_its_keys():
+    found = {key.name: key for key in keys(Train)}
+    assert (found["profile"].kind, found["profile"].default) == ("section or null", "null")
+    assert found["profile.start"].default == "20"
+    assert found["profile.steps"].meaning

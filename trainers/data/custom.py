@@ -32,13 +32,26 @@ class CustomOptions(Config):
     batch_size: int | None = Field(
         default=None, ge=1, description="samples a step; null: what the DataLoader says, else 16"
     )
-    eval_batch_size: int = Field(default=1000, ge=1)
-    train_samples: int | None = Field(default=None, ge=1)
-    loader_workers: int | None = Field(default=None, ge=0, description="null: what the DataLoader says, else 0")
-    classes: int | None = Field(
-        default=None, ge=2, description="null: from `classes`, `targets` or `labels` of the data set"
+    eval_batch_size: int = Field(default=1000, ge=1, description="samples a forward pass in evaluation")
+    train_samples: int | None = Field(
+        default=None,
+        ge=1,
+        description="train on the first N samples of a fixed stratified order; N is a subset of any larger N",
     )
-    test_fraction: float = Field(default=0.1, gt=0, lt=1, description="held out where there is one Dataset, not a pair")
+    loader_workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="processes that read samples for a worker; null: what the DataLoader says, else 0",
+    )
+    classes: int | None = Field(
+        default=None, ge=2, description="how many; null: from `classes`, `targets` or `labels` of the data set"
+    )
+    test_fraction: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="share that is held out where there is one Dataset, not a pair (train, test)",
+    )
 
 
 def build_custom(config: Custom, *, device: torch.device | str = "cpu") -> Data:

@@ -24,7 +24,9 @@ class TableConfig(DataConfig):
         default=None, min_length=1, description="held-out rows; null: test_fraction of the rows of path"
     )
     target: str | int = Field(default=-1, description="column of the classes, by name or by number; -1 is the last")
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    delimiter: str = Field(
+        default=",", min_length=1, max_length=1, description="character between the columns of a .csv"
+    )
     test_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="rows held out, in the same proportion from each class"
     )

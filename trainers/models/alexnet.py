@@ -15,8 +15,9 @@ class AlexNetConfig(ModelConfig):
     """Options of `alexnet`: the defaults are section 4.4.1; section 5.4 has `kernel: 5` and `pool: 2`.
 
     Args:
-        filters: of each convolution.
-        kernel, pool: sides of the convolutions' kernels and of the max pooling windows (stride 2).
+        filters: channels of each convolution.
+        kernel: side of the convolutions' kernels.
+        pool: side of the max pooling windows (stride 2).
         hidden: units of each fully connected layer before the classifier.
     """
 

@@ -12,7 +12,12 @@ from trainers.models.layers import pooled_convolutions
 
 
 class CnnConfig(ModelConfig):
-    """Options of `cnn`: filters of each 5×5 convolution, units of each fully connected layer before the classifier."""
+    """Options of `cnn`.
+
+    Args:
+        filters: channels of each 5×5 convolution.
+        hidden: units of each fully connected layer before the classifier.
+    """
 
     name: Literal["cnn"] = "cnn"
     filters: list[Count] = Field([32, 32, 64], min_length=1)

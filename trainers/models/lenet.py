@@ -16,7 +16,8 @@ class LeNetConfig(ModelConfig):
     """Options of `lenet`: section 3.4.1 by default; `kernels: [5, 3, 3], pool: 2` is the MNIST-M CNN of 4.4.3.1.
 
     Args:
-        filters, kernels: of each convolution; kernels are sides in pixels and odd.
+        filters: channels of each convolution.
+        kernels: side of each convolution's kernel, in pixels; odd.
         pool: side of the max pooling windows (stride 2).
     """
 

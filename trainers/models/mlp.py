@@ -13,7 +13,11 @@ from trainers.models.layers import assembled, head
 
 
 class MlpConfig(ModelConfig):
-    """Options of `mlp`: units of each hidden layer, before the factor `width`."""
+    """Options of `mlp`.
+
+    Args:
+        hidden: units of each hidden layer, before the factor `width`.
+    """
 
     name: Literal["mlp"] = "mlp"
     hidden: list[Count] = Field([512, 512])

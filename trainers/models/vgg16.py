@@ -14,9 +14,13 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class Vgg16Config(ModelConfig):
-    """Options of `vgg16`: units of each fully connected layer; [4096, 4096] is the original, meant for 224×224.
+    """Options of `vgg16`.
 
     Thirteen convolutions in a row hardly start to learn without normalization, so it is `batch` unless told otherwise.
+
+    Args:
+        hidden: units of each fully connected layer before the classifier; [4096, 4096] is the original, meant for
+            images of 224×224.
     """
 
     deep: ClassVar[bool] = True
