@@ -41,27 +41,28 @@ REGISTRIES: dict[str, Registry] = {
 }
 OWN = {
     "data": """\
-`data.name: package.module:name` is a `Dataset`, a `DataLoader`, a pair (train, test) of either, or a function or class that
-returns one of these: [an example](own.md#data). 8-bit samples are divided by 255, others are taken as they are. The keys
-below are looked after by the trainer; a function gets those of them that it has a parameter for, and every other key.""",
+`data.name: package.module:name` is a `Dataset`, a `DataLoader`, a pair (train, test) of either, or a function or
+class that returns one of these: [an example](own.md#data). 8-bit samples are divided by 255, others are taken as
+they are. The keys below are looked after by the trainer; a function gets those of them that it has a parameter
+for, and every other key.""",
     "model": """\
-`model.name: package.module:name` is a class or function that returns an `nn.Module`: [an example](own.md#a-model). It is
-called with every other key, and with `shape`, that of one sample, and `classes`, if it has parameters of these names.
-None of the keys above is known.""",
+`model.name: package.module:name` is a class or function that returns an `nn.Module`: [an example](own.md#a-model).
+It is called with every other key, and with `shape`, that of one sample, and `classes`, if it has parameters of
+these names. None of the keys above is known.""",
     "optimizer": """\
-`optimizer.name: package.module:name` is a class or function that returns a `torch.optim.Optimizer`:
-[an example](own.md#an-optimizer). It is called with the parameters and every other key. None of the keys above is known;
-the learning rate is the one it begins with, without a schedule.""",
+`optimizer.name: package.module:name` is a class or function that returns a `torch.optim.Optimizer`: [an
+example](own.md#an-optimizer). It is called with the parameters and every other key. None of the keys above is
+known; the learning rate is the one it begins with, without a schedule.""",
     "optimizer.schedule": """\
-`optimizer.schedule.name: package.module:name` is a function that is called with `step`, `total_steps` and every other key,
-and returns the factor on the learning rate.""",
+`optimizer.schedule.name: package.module:name` is a function that is called with `step`, `total_steps` and every
+other key, and returns the factor on the learning rate.""",
     "exchange": """\
-`exchange.method: package.module:Class` is a subclass of `gossip.Exchange`: [contributing](contributing.md) says how one
-is written. Its keys are those of its own options. A function suffices to say whom `gosgd` sends to
+`exchange.method: package.module:Class` is a subclass of `gossip.Exchange`: [contributing](contributing.md) says
+how one is written. Its keys are those of its own options. A function suffices to say whom `gosgd` sends to
 ([`exchange.peers`](own.md#whom-to-send-to)), or to give every step its matrix ([`matrix`](methods/matrix.md)).""",
     "regularizers": """\
-`regularizers[].name: package.module:Class` is a subclass of `regularizers.Regularizer`: [contributing](contributing.md)
-says how one is written. Its keys are those of its own options.""",
+`regularizers[].name: package.module:Class` is a subclass of `regularizers.Regularizer`:
+[contributing](contributing.md) says how one is written. Its keys are those of its own options.""",
 }
 """What a component of the user's own is, and what it is given."""
 _BLOCK = re.compile(r"(<!-- (options|matrix): ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
