@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 
-from launch.arguments import add_config
+from launch.arguments import add_config, duration
 
 SIGNAL_BEFORE_S = 120
 
@@ -19,17 +20,22 @@ def add(parser: argparse.ArgumentParser) -> None:
         "`gosgd launch slurm --help` and `gosgd launch kubernetes --help` show every option; see docs/clusters.md."
     )
     targets = parser.add_subparsers(dest="target", required=True, metavar="slurm|kubernetes")
-    for name, summary, add_options in (
-        ("slurm", "write a script for sbatch", _add_slurm),
-        ("kubernetes", "write a manifest for kubectl", _add_kubernetes),
+    for name, summary, node, add_options in (
+        ("slurm", "write a script for sbatch", "machine", _add_slurm),
+        ("kubernetes", "write a manifest for kubectl", "pod", _add_kubernetes),
     ):
-        options = targets.add_parser(name, help=summary)
+        options = targets.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         add_config(options)
-        options.add_argument("--nodes", type=int, required=True, metavar="N", help="machines, or pods")
+        options.add_argument("--nodes", type=int, required=True, metavar="N", help=f"how many {node}s")
         each = options.add_mutually_exclusive_group(required=True)
-        each.add_argument("--gpus-per-node", type=int, metavar="G", help="and one worker for each")
-        each.add_argument("--workers-per-node", type=int, metavar="W", help="on CPUs")
+        each.add_argument("--gpus-per-node", type=int, metavar="G", help=f"GPUs of a {node}, with one worker for each")
+        each.add_argument("--workers-per-node", type=int, metavar="W", help=f"workers of a {node}, on CPUs")
         add_options(options)
+
+
+def _whole_seconds(text: str) -> int:
+    """A time as sbatch takes it; where it has a fraction of a second, the second is whole."""
+    return math.ceil(duration(text))
 
 
 def _add_slurm(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +54,10 @@ def _add_slurm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mem", metavar="SIZE", help="of a node, such as 64G")
     parser.add_argument(
         "--signal-before",
-        type=int,
+        type=_whole_seconds,
         default=SIGNAL_BEFORE_S,
-        metavar="SECONDS",
-        help="how long before the time is up the workers are told to save (%(default)s)",
+        metavar="T",
+        help="how long before the time is up the workers are told to save, such as 90s or 5m (default: 2m)",
     )
     parser.add_argument(
         "--port", type=int, metavar="P", help="of torchrun on the first node (default: from the job's id)"

@@ -21,6 +21,7 @@ from gossip.simulate import compare
 from gossip.world import Clock, DeliveryName, World
 from launch.consensus_cases import Case, cases
 from launch.errors import DONE
+from launch.units import size
 
 _POINTS = 2000
 """Steps at which the error is taken at most: it costs as much as a round."""
@@ -136,7 +137,7 @@ def _check_memory(world: World, methods: int) -> None:
     if needed > 0.8 * there:
         raise ValueError(
             f"got {world.repeats} repeats of {world.workers} workers with {world.dimension} elements, which take"
-            f" {needed / 2**30:.1f} GiB; expected to fit into {there / 2**30:.1f} GiB: lower --repeats or --dim"
+            f" {size(needed)}; expected to fit into {size(there)}: lower --repeats or --dim"
         )
 
 

@@ -25,6 +25,7 @@ from gossip.ledger import audit
 from gossip.mass import TOTAL
 from gossip.transports.nixl import MISSING, Engine
 from launch.process import end_with_the_supervisor
+from launch.units import size
 
 _SIDE = 300
 _STEPS = 300
@@ -59,10 +60,10 @@ def through_shared_memory(job: Job, folder: Path) -> dict[str, Any]:
     exchange.release(last)
     if not received:
         wrong = f"no message in {_STEPS} steps"
-    size = exchange.flat.dimension * exchange.flat.vector.element_size()
+    vector = exchange.flat.dimension * exchange.flat.vector.element_size()
     where = str(exchange.flat.vector.device.type)
     said = (
-        f"{received} messages of {size / 1e3:.0f} kB in {_STEPS} steps ({where}), all whole, mass balanced,"
+        f"{received} messages of {size(vector)} in {_STEPS} steps ({where}), all whole, mass balanced,"
         f" median exchange {1e6 * statistics.median(times):.0f} us"
     )
     return {"said": said, "wrong": wrong}
@@ -97,9 +98,9 @@ def over_nixl(job: Job, folder: Path) -> dict[str, Any]:
     other = 1 - job.rank
     told = json.loads(_await(folder / f"{other}.address"))
     name = engine.connect(bytes.fromhex(told["metadata"]))
-    size = mine.numel() * mine.element_size()
+    vector = mine.numel() * mine.element_size()
     before = time.perf_counter()
-    handle = engine.read(name, theirs, told["address"], size)
+    handle = engine.read(name, theirs, told["address"], vector)
     while not engine.finished(handle):
         if time.perf_counter() - before > _WAIT_S:
             raise TimeoutError(f"no answer of the other process within {_WAIT_S:.0f} s")
@@ -108,7 +109,7 @@ def over_nixl(job: Job, folder: Path) -> dict[str, Any]:
     _show(folder / f"{job.rank}.read", {})
     _await(folder / f"{other}.read")
     wrong = None if bool((theirs == other + 1).all()) else "read other numbers than were sent"
-    return {"said": f"read {size / 1e3:.0f} kB over NIXL (UCX) in {1e3 * took:.1f} ms", "wrong": wrong}
+    return {"said": f"read {size(vector)} over NIXL (UCX) in {1e3 * took:.1f} ms", "wrong": wrong}
 
 
 PARTS: dict[str, Callable[[Job, Path], dict[str, Any]]] = {

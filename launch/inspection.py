@@ -30,7 +30,11 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         "something is broken; such lines begin with a !."
     )
     parser.add_argument(
-        "--timeout", type=duration, default=90.0, metavar="T", help="for the exchange of two processes (default: 90s)"
+        "--timeout",
+        type=duration,
+        default=90.0,
+        metavar="T",
+        help="how long the exchange of two processes may take, such as 30s or 2m (default: 90s)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
@@ -98,8 +102,11 @@ def add_recipes(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gosgd recipes`."""
     parser.epilog = "examples:\n  gosgd recipes list\n  gosgd recipes copy digits my_job.yaml"
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|copy")
-    actions.add_parser("list", help="name every recipe with its first line")
-    copy = actions.add_parser("copy", help="copy a recipe to edit it")
+    listing = actions.add_parser(
+        "list", help="name every recipe with its first line", description="Name every recipe with its first line."
+    )
+    listing.epilog = "example:\n  gosgd recipes list"
+    copy = actions.add_parser("copy", help="copy a recipe to edit it", description="Copy a recipe to edit it.")
     copy.epilog = "examples:\n  gosgd recipes copy digits\n  gosgd recipes copy cifar10 jobs/mine.yaml"
     copy.add_argument("name", metavar="RECIPE", help="its name, see `gosgd recipes list`")
     copy.add_argument(

@@ -1,5 +1,6 @@
 """README and docs: every command runs, scaled down; links lead somewhere; what is generated or listed is current."""
 
+import argparse
 import json
 import os
 import re
@@ -198,6 +199,19 @@ def test_every_figure_of_a_run_is_explained(place):
     assert {key for key in keys if f"`{key}`" not in text} == set()
 
 
-def test_every_command_has_examples_in_its_help():
-    for name, parser in next(action for action in cli.parser()._actions if action.dest == "command").choices.items():
-        assert f"  gosgd {name}" in parser.format_help(), name
+def subparsers(parser):
+    """Every command below a parser, those of commands included."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield inner
+                yield from subparsers(inner)
+
+
+def test_every_command_says_what_it_does_and_has_examples_in_its_help():
+    found = {parser.prog: parser for parser in subparsers(cli.parser())}
+    assert {"gosgd train", "gosgd recipes list", "gosgd recipes copy", "gosgd launch slurm"} < set(found)
+    for name, parser in found.items():
+        assert re.search(r"^examples?:\n", parser.format_help(), re.M), name
+        assert f"  {name}" in parser.epilog, name
+        assert parser.description, name

@@ -135,7 +135,7 @@ def test_a_job_that_fails_by_itself_is_not_queued_again(slurm):
 def test_the_script_is_shell_that_bash_can_read_and_asks_for_what_was_asked_for(slurm, method, expected):
     (slurm / "environment.sh").write_text("module load python\n")
     options = ["--time", "1-12", "--partition", "gpu", "--account", "lab", "--mem", "64G", "--port", "31000"]
-    options += ["--signal-before", "300", "--setup", "environment.sh", "--setup", "conda activate 'my env'"]
+    options += ["--signal-before", "5m", "--setup", "environment.sh", "--setup", "conda activate 'my env'"]
     where = f"run.dir={slurm}/my run"
     arguments = ["small.yaml", f"exchange={method}", where, "--nodes", "4", "--gpus-per-node", "8", *options]
     assert main(["launch", "slurm", *arguments]) == 0
@@ -192,6 +192,7 @@ def test_a_job_is_submitted_only_when_asked_for(slurm, capsys, monkeypatch):
         (["--time", "soon"], "--time: got 'soon', expected minutes"),
         (["--time", "2"], r"--time: got 2, expected more than --signal-before \(120 s\)"),
         (["--signal-before", "10"], r"--signal-before: got 10, expected at least run\.grace_s = 30"),
+        (["--signal-before", "soon"], r"--signal-before: got 'soon', expected a time such as 30s, 10m or 1\.5h"),
         (["--partition", "a b"], "--partition: got 'a b', expected one word"),
         (["--mem", ""], "--mem: got '', expected one word"),
         (["--port", "80"], "--port: got 80, expected 1024 to 65535"),
