@@ -104,6 +104,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(padded(line) for line in lines)
 
 
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as pages of documentation have it, in Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
+
+
 def progress(text: str) -> None:
     """A line on stderr, so that the tables on stdout can be redirected."""
     print(text, file=sys.stderr, flush=True)

@@ -102,11 +102,6 @@ def fitted() -> dict[str, float]:
     return {name: _fit(rows) for name, rows in _rows().items()}
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def fit_table() -> str:
     """Fitted and measured step over none."""
     rates, lines = fitted(), []
@@ -116,7 +111,7 @@ def fit_table() -> str:
             measured = 1 + row.extra_s / row.none_s
             nanoseconds = f"{1e9 * rates[name]:.2f}"
             lines.append([row.what, f"{row.sent / 1e6:.1f}", nanoseconds, f"{made:.2f}", f"{measured:.2f}"])
-    return _table(["measured", "MB sent a step", "fitted ns a byte", "model: step over none", "measured"], lines)
+    return report.grid(["measured", "MB sent a step", "fitted ns a byte", "model: step over none", "measured"], lines)
 
 
 def link_table() -> str:
@@ -142,7 +137,7 @@ def link_table() -> str:
         reached = "not reached" if missed else f"{spread(seconds).median:.1f}"
         lines.append([method, f"{1e3 * made:.0f}", f"{1e3 * measured:.0f}", f"{measured / made:.2f}", reached])
     header = ["method", "model: ms a step", "measured", "measured over model"]
-    return _table([*header, f"seconds until the loss is {race['target']:g}"], lines)
+    return report.grid([*header, f"seconds until the loss is {race['target']:g}"], lines)
 
 
 def measure() -> dict[str, Any]:
@@ -190,7 +185,7 @@ def simulated_table() -> str:
             ]
         )
     header = ["workers", "rho", "messages a step: model", "simulated", "disagreement", "after steps"]
-    return _table([*header, "slowest late by: model", "simulated"], lines)
+    return report.grid([*header, "slowest late by: model", "simulated"], lines)
 
 
 def methods(net: Net, rates: Rates) -> list[tuple[str, MethodConfig, float]]:
@@ -221,7 +216,7 @@ def costs_table(net: Net) -> str:
         lines.append([name, *sent, f"{1e3 * last.work_s:.3g}", *waits, *over])
     header = ["method", "messages a step", "MB a step", "of the link", "work, ms"]
     header += [f"waiting, ms, {workers:,} workers" for workers in SIZES]
-    return _table([*header, f"step over none, {SIZES[0]:,}", f"{SIZES[-1]:,}"], lines)
+    return report.grid([*header, f"step over none, {SIZES[0]:,}", f"{SIZES[-1]:,}"], lines)
 
 
 def assumptions_table() -> str:
@@ -231,7 +226,7 @@ def assumptions_table() -> str:
         f"A model of {PARAMETERS:,} parameters, {1e3 * STEP_S:g} ms a step without exchange, steps whose times vary by"
     )
     given += f" {100 * JITTER:g} %; gossip may take {100 * FULL:g} % of a worker's link."
-    return _table(["network", "Mbit/s each way of a worker", "round trip, ms"], lines) + f"\n\n{given}"
+    return report.grid(["network", "Mbit/s each way of a worker", "round trip, ms"], lines) + f"\n\n{given}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
