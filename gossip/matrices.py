@@ -75,7 +75,8 @@ def downpour_fetch(workers: int, worker: int) -> Matrix:
 def downpour_push(workers: int, worker: int) -> Matrix:
     """K of a push on the state with one accumulator a worker below the others: w~ <- w~ + a_m, a_m <- 0.
 
-    The printed K_send has row sum 2 and only makes sense so.
+    The printed K_send has row sum 2 and only makes sense so. It is the method's other half beside `downpour_fetch`;
+    `gosgd explain`, whose matrices are of w~ and the workers alone, has no place for it.
 
     Returns:
         [2M+1, 2M+1] for [w~; w_1 ... w_M; a_1 ... a_M].
@@ -147,20 +148,12 @@ def spectral_gap(matrix: Matrix) -> float:
 def expected_gosgd(workers: int, rate: float, weight: float) -> Matrix:
     """E K of one tick at which a random worker wakes and pushes with probability rho to a uniform peer, merged with a.
 
-    On the workers (1 - rho a / M) I + rho a / (M (M - 1)) (1 1^T - I).
+    On the workers (1 - rho a / M) I + rho a / (M (M - 1)) (1 1^T - I). That of symmetric gossip is the same with a = 1:
+    two workers take half of each other.
     """
     matrix = np.eye(_rows(workers))
     if workers > 1:
         moved = rate * weight / workers
-        matrix[1:, 1:] = (1 - moved) * np.eye(workers) + moved / (workers - 1) * (1 - np.eye(workers))
-    return matrix
-
-
-def expected_pairwise(workers: int, rate: float) -> Matrix:
-    """E K of one tick at which a random worker wakes and with probability rho averages with a uniform peer."""
-    matrix = np.eye(_rows(workers))
-    if workers > 1:
-        moved = rate / workers
         matrix[1:, 1:] = (1 - moved) * np.eye(workers) + moved / (workers - 1) * (1 - np.eye(workers))
     return matrix
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gossip.matrices import check_alpha
 from gossip.methods.base import MethodConfig
 from gossip.methods.downpour import DownpourConfig
 from gossip.methods.easgd import EASGDConfig
@@ -84,27 +83,6 @@ def expected(
         return np.zeros(steps)
     recursion = _recursion(config, workers, clock, delivery)
     return None if recursion is None else scale * recursion.expected(steps)
-
-
-def persyn_variance(workers: int, dimension: int, since: int, clock: Clock = "round", variance: float = 1.0) -> float:
-    """Variance of epsilon, `since` steps after a synchronisation: 2 (M - 1) D sigma^4 s^2 under `round`.
-
-    Under `tick` the workers' numbers of steps n_m are multinomial and the variance is 2 D sigma^4 E tr((P N)^2) with
-    N = diag(n), P = I - 1 1^T / M: (1 - 2/M) (s (1 - 1/M) + s^2 / M) + s^2 / M^2 for the trace.
-    """
-    s, m = float(since), float(workers)
-    trace = (m - 1) * s * s if clock == "round" else (1 - 2 / m) * (s * (1 - 1 / m) + s * s / m) + s * s / (m * m)
-    return 2 * dimension * variance**2 * trace
-
-
-def easgd_eigenvalues(workers: int, alpha: float) -> tuple[float, float, float]:
-    """1, 1 - alpha (M - 1 times) and 1 - (M + 1) alpha of a synchronous elastic move.
-
-    Raises:
-        ValueError: the moves diverge with this alpha.
-    """
-    check_alpha(workers, alpha)
-    return 1.0, 1.0 - alpha, 1.0 - (workers + 1) * alpha
 
 
 def stationary(

@@ -5,7 +5,6 @@ Imports regularizers.base and torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -20,13 +19,14 @@ class MeanSquareConfig(RegularizerConfig):
     name: Literal["mean_square"] = "mean_square"
 
 
-def mean_square_loss(activations: Iterable[Tensor]) -> Tensor:
-    """sum over layers of mean(y^2).
+def mean_square_loss(y: Tensor) -> Tensor:
+    """mean(y^2).
 
     Args:
-        activations: pre-activations, each of any shape.
+        y: pre-activations of a layer, of any shape.
     """
-    return torch.stack([layer.square().mean() for layer in activations]).sum()
+    wide = y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
+    return wide.square().mean()
 
 
 @REGULARIZERS.register(MeanSquareConfig)
@@ -36,13 +36,13 @@ class MeanSquare(Regularizer):
     Options = MeanSquareConfig
 
     def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
-        """Sum of squares and count."""
-        wide = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-        return wide.square().sum(), wide.numel()
+        """The mean square, and of how many."""
+        return mean_square_loss(output), output.numel()
 
     def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
-        """The mean square of each layer."""
+        """The mean square of each layer, over all its calls."""
+        counts = {name: sum(count for _, count in calls) for name, calls in seen.items()}
         return {
-            name: torch.stack([total for total, _ in calls]).sum() / sum(count for _, count in calls)
+            name: torch.stack([mean * (count / counts[name]) for mean, count in calls]).sum()
             for name, calls in seen.items()
         }

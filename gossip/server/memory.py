@@ -104,11 +104,6 @@ class Memory:
         return memory
 
     @property
-    def commits(self) -> int:
-        """How often something was committed; grows."""
-        return self._words[_COMMIT]
-
-    @property
     def _record(self) -> memoryview:
         return self._records[self._words[_COMMIT] & 1]
 

@@ -58,9 +58,9 @@ LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
 ROWS = {
     "mean_square": Row(
         {"weight": 0.1},
-        lambda y: mean_square_loss([y]),
+        mean_square_loss,
         points(6, 3),
-        lambda: mean_square_loss([0 * points(6, 3)]),
+        lambda: mean_square_loss(0 * points(6, 3)),
     ),
     "shade": Row(
         {"weight": 1e-3},

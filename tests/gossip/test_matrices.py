@@ -23,7 +23,6 @@ def every(workers):
     yield matrices.gosgd(workers, 1, 2, 1 / 3)
     yield matrices.pairwise(workers, 1, workers)
     yield matrices.expected_gosgd(workers, 0.4, 0.3)
-    yield matrices.expected_pairwise(workers, 0.4)
     yield matrices.expected_easgd_async(workers, 0.3)
 
 
@@ -73,7 +72,7 @@ def test_expected_matrices_are_means_over_all_choices(workers, rate, weight):
     gossip = still + rate / len(pairs) * sum(matrices.gosgd(workers, s, r, weight) for s, r in pairs)
     np.testing.assert_allclose(matrices.expected_gosgd(workers, rate, weight), gossip, atol=1e-12)
     both = still + rate / len(pairs) * sum(matrices.pairwise(workers, s, r) for s, r in pairs)
-    np.testing.assert_allclose(matrices.expected_pairwise(workers, rate), both, atol=1e-12)
+    np.testing.assert_allclose(matrices.expected_gosgd(workers, rate, 1.0), both, atol=1e-12)
 
 
 def test_a_push_of_downpour_adds_the_accumulator_and_clears_it():

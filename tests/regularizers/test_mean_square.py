@@ -13,6 +13,17 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
 
 
+class Twice(nn.Module):
+    """Calls its layer on the first two samples and on the others."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.layer(x[:2]), self.layer(x[2:])])
+
+
 def test_it_is_the_sum_over_layers_of_the_mean_square_and_leaves_the_logits_out():
     model = network()
     penalty = MeanSquare(model, weight=0.5)
@@ -26,9 +37,20 @@ def test_it_is_the_sum_over_layers_of_the_mean_square_and_leaves_the_logits_out(
 
 
 def test_its_gradient_is_right():
-    layers = [torch.randn(4, 3, dtype=torch.double, requires_grad=True) for _ in range(2)]
-    assert torch.autograd.gradcheck(lambda *given: mean_square_loss(given), layers)
-    assert mean_square_loss([torch.zeros(3)]) == 0
+    assert torch.autograd.gradcheck(mean_square_loss, [torch.randn(4, 3, dtype=torch.double, requires_grad=True)])
+    assert mean_square_loss(torch.zeros(3)) == 0
+
+
+def test_calls_of_a_layer_count_as_one_batch():
+    model = network()
+    penalty = MeanSquare(model, weight=1.0, layers=["0"])
+    inputs = torch.randn(7, 6, dtype=torch.double)
+    model(inputs)
+    expected = penalty(torch.zeros(7, dtype=torch.long))
+    twice = nn.Sequential(Twice(model[0]))
+    penalty = MeanSquare(twice, weight=1.0, layers=["0.layer"])
+    twice(inputs)
+    assert torch.allclose(penalty(torch.zeros(7, dtype=torch.long)), expected, rtol=1e-12)
 
 
 def test_it_sees_training_passes_only_and_each_once():
