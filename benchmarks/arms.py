@@ -6,6 +6,7 @@ seed start from the same weights and see the same batches.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -50,6 +51,19 @@ class Results:
                     file.write(json.dumps(row) + "\n")
             report.progress(f"{text}: {100 * row['accuracy']:.2f} %, {row['seconds']} s")
         return self.rows[text]
+
+
+def add_options(parser: argparse.ArgumentParser, seeds: int, steps: int | None = None) -> None:
+    """How many runs, how long, and where they are kept.
+
+    Args:
+        seeds: by default.
+        steps: by default; None where the length of a run is not asked for.
+    """
+    parser.add_argument("--seeds", type=int, default=seeds)
+    if steps is not None:
+        parser.add_argument("--steps", type=int, default=steps, help="of every run (%(default)s)")
+    parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="write each run there, and go on from it")
 
 
 def clip_layers(model: nn.Module, most: float) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -136,9 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, print, write."""
     parser = report.parser(__doc__)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="folder of CIFAR-10's python batches")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=EPOCHS)
-    parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="write each run there, and go on from it")
+    arms.add_options(parser, seeds=3)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = report.machine()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -199,9 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--backgrounds", required=True, metavar="DIR|FILE.npz", help="natural images")
     parser.add_argument("--arms", default=",".join(WEIGHTS), help=f"of {', '.join(WEIGHTS)}; none is always there")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="training samples (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of every run (%(default)s)")
-    parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="write each run there, and go on from it")
+    arms.add_options(parser, seeds=5, steps=STEPS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = report.machine()

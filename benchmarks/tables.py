@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,9 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--tables", default=",".join(TABLES), help="(%(default)s)")
     parser.add_argument("--activations", default=",".join(ACTIVATIONS), help="(%(default)s)")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of every run (%(default)s)")
-    parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="write each run there, and go on from it")
+    arms.add_options(parser, seeds=5, steps=STEPS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = report.machine()

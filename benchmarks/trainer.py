@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import gossip
 from benchmarks import report
 from benchmarks.fleet import job_directories
 from benchmarks.loops import BATCH_SIZE, CLASSES, NETWORKS
+from benchmarks.peers.worker import timed
 from benchmarks.report import Bar, spread
 from gossip.job import Job
 from trainers.data.augment import Augment
@@ -109,14 +109,6 @@ class Trained:
         metrics.write(self.exchange.steps, {**self.local.figures(), "exchange": self.exchange.stats()})
 
 
-def block(step: Callable[[], object], steps: int) -> float:
-    """Seconds a step over `steps` of them."""
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return (time.perf_counter() - began) / steps
-
-
 def measure(rounds: int, steps: int) -> dict[str, Any]:
     """Both loops in turn, and the trainer's parts on their own; seconds a step, one figure a round."""
     with job_directories(1, 1) as (place,), tempfile.TemporaryDirectory() as folder:
@@ -136,13 +128,13 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
         found: dict[str, Any] = {"hand_s": [], "trainer_s": [], "parts_s": {name: [] for name in parts}}
         loops = {"hand_s": hand.step, "trainer_s": trained.step}
         for loop in loops.values():
-            block(loop, 20)
+            timed(loop, 20)
         for turn in range(rounds):
             for name in list(loops) if turn % 2 else list(loops)[::-1]:
-                found[name].append(block(loops[name], steps))
+                found[name].append(timed(loops[name], steps))
             for name, part in parts.items():
                 share = LOG_EVERY if name.startswith("line") else 1
-                found["parts_s"][name].append(block(part, steps) / share)
+                found["parts_s"][name].append(timed(part, steps) / share)
         metrics.close()
         trained.exchange.close()
     return found

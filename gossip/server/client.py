@@ -89,9 +89,7 @@ class Center:
         if len(versions) != self._shards:  # w~ was cut in another way
             versions = [max(versions, default=0)] * self._shards
 
-        def fill(part: slice) -> None:
-            self.desk[part].copy_(vector[part])
-
+        fill = self._handing_over(vector)
         try:
             for shard, version in enumerate(versions):
                 fill(self._part(shard))
@@ -109,11 +107,7 @@ class Center:
         Returns:
             The move's number at each shard; None when this worker was interrupted while it waited, and made no move.
         """
-
-        def fill(part: slice) -> None:
-            self.desk[part].copy_(vector[part])
-
-        return self._move("elastic", fill, alpha=alpha)
+        return self._move("elastic", self._handing_over(vector), alpha=alpha)
 
     def flush(self, share: float) -> list[int] | None:
         """w~ <- w~ + desk, where buffers are averaged with weight `share`; returns what `elastic` does."""
@@ -159,6 +153,10 @@ class Center:
             if line is not None:
                 line.close()
         self._lines = [None] * self._shards
+
+    def _handing_over(self, vector: Tensor) -> Fill:
+        """What lays a part of `vector` on the desk, as often as it is asked for."""
+        return lambda part: self.desk[part].copy_(vector[part])
 
     def _part(self, shard: int) -> slice:
         return slice(self.cuts[shard], self.cuts[shard + 1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from trainers.data.base import DATA, FilesConfig
-from trainers.data.files import Published, Remote
+from trainers.data.files import Published
 from trainers.data.idx import mnist_like
 from trainers.data.sources import Sets
 
@@ -33,5 +33,4 @@ class FashionMnistConfig(FilesConfig):
 @DATA.register(FashionMnistConfig)
 def fashion_mnist(config: FashionMnistConfig) -> Sets:
     """Reads Fashion-MNIST."""
-    files = {name: Remote(f"{_ADDRESS}{name}.gz", md5) for name, md5 in _MD5.items()}
-    return mnist_like(_PUBLISHED, files, config.root, download=config.download)
+    return mnist_like(_PUBLISHED, _ADDRESS, _MD5, config)

@@ -1,4 +1,4 @@
-"""The idx format of MNIST and its relatives. Imports files and sources."""
+"""The idx format of MNIST and its relatives. Imports base, files and sources."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trainers.data.base import FilesConfig
 from trainers.data.files import Published, Remote, broken
 from trainers.data.sources import Sets, TensorSource
 
@@ -36,9 +37,17 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def mnist_like(published: Published, files: dict[str, Remote], root: str, *, download: bool) -> Sets:
-    """Four idx files, `train-` and `t10k-`, images and labels, as grey images [N, 1, H, W] of 10 classes."""
-    paths = published.locate(root, files, download=download)
+def mnist_like(published: Published, address: str, md5s: dict[str, str], config: FilesConfig) -> Sets:
+    """Four idx files, `train-` and `t10k-`, images and labels, as grey images [N, 1, H, W] of 10 classes.
+
+    Args:
+        published: where they may lie.
+        address: of the folder that they are fetched from, gzipped.
+        md5s: of the gzipped files, by the names of the files.
+        config: says where to look, and whether to fetch.
+    """
+    files = {name: Remote(f"{address}{name}.gz", md5) for name, md5 in md5s.items()}
+    paths = published.locate(config.root, files, download=config.download)
     halves = []
     for half in ("train", "t10k"):
         images_path, labels_path = paths[f"{half}-images-idx3-ubyte"], paths[f"{half}-labels-idx1-ubyte"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from trainers.data.base import DATA, FilesConfig
-from trainers.data.files import Published, Remote
+from trainers.data.files import Published
 from trainers.data.idx import mnist_like
 from trainers.data.sources import Sets
 
 _ADDRESS = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_PUBLISHED = Published(
-    "mnist", ("mnist", "MNIST/raw", "MNIST"), "https://ossci-datasets.s3.amazonaws.com/mnist/", gzipped=True
-)
+_PUBLISHED = Published("mnist", ("mnist", "MNIST/raw", "MNIST"), _ADDRESS, gzipped=True)
 _MD5 = {
     "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -30,5 +28,4 @@ class MnistConfig(FilesConfig):
 @DATA.register(MnistConfig)
 def mnist(config: MnistConfig) -> Sets:
     """Reads MNIST."""
-    files = {name: Remote(f"{_ADDRESS}{name}.gz", md5) for name, md5 in _MD5.items()}
-    return mnist_like(_PUBLISHED, files, config.root, download=config.download)
+    return mnist_like(_PUBLISHED, _ADDRESS, _MD5, config)
