@@ -6,16 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.idx import idx
 from torch import nn
 
 from benchmarks import arms, maxmin, small_sample, tables
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def idx(array):
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 def test_small_samples_compare_every_regularizer_and_go_on_from_what_is_there(tmp_path, capsys, monkeypatch):

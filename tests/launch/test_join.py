@@ -1,13 +1,13 @@
 """Workers that are added to a running job and taken out of it: real processes, real signals."""
 
-import json
 import os
 import signal
 
 import pytest
-from launching import jobs, lines, made, meanwhile, processes, started, until
+from launching import jobs, made, meanwhile, processes, started, until
 from support.commands import main
 from support.locking import Holder
+from support.reading import lines, summary_of
 from support.remote import in_process_of_its_own, reaped
 
 from gossip.directory import JobDirectory, remove_stale
@@ -22,10 +22,6 @@ LONG = "train.steps=1500"
 
 def pid(job, worker: int) -> int:
     return int((job / "run" / "workers" / str(worker) / "pid").read_text())
-
-
-def summary_of(job) -> dict:
-    return json.loads((job / "run" / "final" / "summary.json").read_text())
 
 
 def test_a_worker_joins_a_running_job_and_another_is_taken_out_of_it(job, capfd):

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import jobs, lines, made, pid_of, processes, started, until
+from launching import jobs, made, pid_of, processes, started, until
+from support.reading import lines
 from support.remote import process_state
 
 from launch import nursery as nursery_module

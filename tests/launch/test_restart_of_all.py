@@ -1,22 +1,18 @@
 """Workers that can only go on together: one that dies takes all with it, and all come back from their checkpoints."""
 
-import json
 import os
 import re
 import signal
 
 import pytest
-from launching import jobs, lines, made, meanwhile, pid_of, processes, under_torchrun, until
+from launching import jobs, made, meanwhile, pid_of, processes, under_torchrun, until
 from support.commands import main
+from support.reading import lines, summary_of
 
 pytestmark = pytest.mark.timeout(100)
 
 OPTIONS = ("train.steps=300", "run.checkpoint_every=10", "run.eval_every=0")
 FULLY_SYNC, EASGD = "exchange={method: fully_sync}", "exchange={method: easgd, tau: 4}"
-
-
-def summary_of(job) -> dict:
-    return json.loads((job / "run" / "final" / "summary.json").read_text())
 
 
 def in_order(job) -> None:

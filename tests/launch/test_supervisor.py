@@ -1,6 +1,5 @@
 """What becomes of a job when a signal, a failure or a mistake comes: real processes, real signals."""
 
-import json
 import os
 import re
 import signal
@@ -8,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import jobs, lines, made, meanwhile, pid_of, processes, started, until
+from launching import jobs, made, meanwhile, pid_of, processes, started, until
 from support.commands import main
+from support.reading import lines, summary_of
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -18,10 +18,6 @@ SLOW = ("train.steps=1500", "data.loader_workers=1")
 
 def run_dir(job) -> str:
     return f"run.dir={job}/run"
-
-
-def summary_of(job) -> dict:
-    return json.loads((job / "run" / "final" / "summary.json").read_text())
 
 
 def test_ctrl_c_ends_all_within_three_seconds_and_the_run_can_be_resumed(job, capsys):

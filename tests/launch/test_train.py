@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from launching import environment, jobs, lines, processes, under_torchrun
+from launching import environment, jobs, processes, under_torchrun
 from support.commands import main
+from support.reading import lines
 
 import configs
 from launch.progress import table

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import environment, kill_all, lines, processes, until
+from launching import environment, kill_all, processes, until
 from support.hosts import Union, why_no_network, why_no_nixl
+from support.reading import lines
 
 from benchmarks.networks import network, why_none
 from gossip import layout

@@ -1,6 +1,5 @@
 """Jobs with a central variable from the command to the table: where it lives, and what dies with whom."""
 
-import json
 import os
 import re
 import signal
@@ -10,7 +9,6 @@ import pytest
 from launching import (
     CONFIG,
     jobs,
-    lines,
     made,
     meanwhile,
     pid_of,
@@ -20,16 +18,13 @@ from launching import (
     until,
 )
 from support.commands import main
+from support.reading import lines, summary_of
 
 pytestmark = pytest.mark.timeout(90)
 
 SLOW = ("train.steps=1500", "run.eval_every=0")
 ASYNC = "exchange={method: easgd, mode: async, tau: 3}"
 DOWNPOUR = "exchange={method: downpour, n_fetch: 3, n_push: 2}"
-
-
-def summary_of(job) -> dict:
-    return json.loads((job / "run" / "final" / "summary.json").read_text())
 
 
 def server_of(job) -> int:

@@ -8,6 +8,7 @@ import pytest
 import scipy.io
 import torch
 from pydantic import TypeAdapter
+from support.idx import idx
 
 from trainers.data import DATA, build
 from trainers.data.idx import read_idx
@@ -27,11 +28,6 @@ def pixels(data):
 
 def classes(data):
     return torch.cat([y for _, y in data.test_batches()]).tolist()
-
-
-def idx(array):
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 def mnist_files(train=6, test=4):

@@ -5,17 +5,13 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import TypeAdapter
+from support.idx import idx
 
 from trainers.data import DATA, build
 
 pytestmark = pytest.mark.timeout(30)
 CONFIG = TypeAdapter(DATA.field())
 TRAIN, TEST = 480, 20
-
-
-def idx(array):
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.reading import lines
 from torch import nn
 
 from configs import load
@@ -44,10 +45,6 @@ def train(folder: Path, *overrides: str, resume: bool = False) -> RunDirectory:
     train_worker(loaded.config, directory, Job.from_environment(), resume)
     directory.let_go()
     return directory
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("method", ["none", "gosgd", "persyn", "fully_sync"])
