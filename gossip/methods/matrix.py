@@ -121,18 +121,21 @@ class MatrixExchange(Collective):
     def _exchange(self, matrix: Matrix) -> None:
         keepers = [0, *range(self.job.workers)]
         rank, known, operations = self.job.rank, dict(self._kept), []
+        there = self.flat.vector.device
+        by_gloo = dist.is_initialized() and dist.get_backend() == "gloo"
+        way = torch.device("cpu") if by_gloo else there  # gloo's sends read no GPU's memory
         for source, keeper in enumerate(keepers):
             readers = {keepers[row] for row in np.flatnonzero(matrix[:, source])} - {keeper}
             if keeper == rank:
-                operations += [
-                    dist.P2POp(dist.isend, self._kept[source], reader, tag=source) for reader in sorted(readers)
-                ]
+                sent = self._kept[source].to(way)
+                operations += [dist.P2POp(dist.isend, sent, reader, tag=source) for reader in sorted(readers)]
                 self._sent += len(readers)
             elif rank in readers:
-                known[source] = torch.empty_like(self.flat.vector)
+                known[source] = torch.empty_like(self.flat.vector, device=way)
                 operations.append(dist.P2POp(dist.irecv, known[source], keeper, tag=source))
         for work in dist.batch_isend_irecv(operations) if operations else []:
             work.wait()
+        known = {source: vector.to(there) for source, vector in known.items()}
         new = {row: combine(matrix[row], known) for row in self._kept}
         for row, value in new.items():
             self._kept[row].copy_(value)

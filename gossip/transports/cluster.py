@@ -20,7 +20,7 @@ from gossip.layout import Member, State, Words
 from gossip.transports.courier import ABSENCE_S, Courier
 from gossip.transports.links import Link
 from gossip.transports.mirror import Mirror, Watched
-from gossip.transports.nixl import Engine, LinkError
+from gossip.transports.nixl import Engine, LinkError, whole_pages
 from gossip.transports.notes import About, Notes
 from gossip.transports.shared_memory import SharedMemory
 from gossip.transports.vectors import Vectors
@@ -76,7 +76,7 @@ class Cluster(SharedMemory):
         notes = Notes(key)
         try:
             self._engine = Engine(f"{notes.tag.hex()}/{self.me.seat}.{self.me.generation}", device)
-            self._staging = [torch.empty(dimension, dtype=dtype) for _ in range(max(1, slots))]
+            self._staging = [whole_pages(dimension, dtype=dtype) for _ in range(max(1, slots))]
             self._engine.register(*self._staging)
             own = self._words[self.me]
             self._header = torch.frombuffer(own, dtype=torch.int64)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from gossip.directory import JobDirectory
+from gossip.driver import DriverError
 from gossip.layout import ON_DEVICE, Member
 from gossip.transports.cluster import Cluster
 from gossip.transports.device_memory import DeviceMemory
-from gossip.transports.ipc import Ipc, IpcError
+from gossip.transports.ipc import Ipc
 from gossip.transports.nixl import LinkError
 from gossip.transports.notes import About
 
@@ -73,7 +74,7 @@ class DeviceCluster(Cluster, DeviceMemory):
     def _register(self, places: int) -> bool:
         try:
             self._places = [self._ipc.make(self.dimension, self.dtype)[0] for _ in range(places)]
-        except IpcError as error:
+        except DriverError as error:
             raise ValueError(
                 f"got room for less than {places} vectors of {self.dimension * self.dtype.itemsize:,} bytes from other"
                 f" hosts in GPU memory ({error}), expected room for them; use fewer exchange.slots, or exchange.memory:"

@@ -7,15 +7,17 @@ peer whose GPU cannot be reached from here is written to, and reads, through slo
 from __future__ import annotations
 
 import logging
+import threading
 
 import torch
 from torch import Tensor
 
 from gossip import layout
 from gossip.directory import JobDirectory, write_privately
+from gossip.driver import DriverError
 from gossip.layout import ON_DEVICE, Member, Words
 from gossip.transports.base import SlotLostError
-from gossip.transports.ipc import Ipc, IpcError
+from gossip.transports.ipc import Ipc
 from gossip.transports.shared_memory import SharedMemory
 
 _log = logging.getLogger("gosgd")
@@ -59,9 +61,10 @@ class DeviceMemory(SharedMemory):
         self._on_device: dict[tuple[Member, int], Tensor] = {}
         self._direct: dict[Member, bool] = {}
         self._staged = False
+        self._adding = threading.Lock()
         try:
             super().__init__(directory, seat, dimension, dtype, slots, fingerprint, generation, wire)
-        except IpcError as error:
+        except DriverError as error:
             self.close()
             raise ValueError(
                 f"got {slots} slots of {dimension * dtype.itemsize:,} bytes of GPU memory ({error}), expected room for"
@@ -94,14 +97,15 @@ class DeviceMemory(SharedMemory):
         """Make slots in the host's memory, too; says so at the first time."""
         if self._staged:
             return
-        self._staged = True
         _log.warning(
             "worker %d: no direct way to the GPU of %s: where there is none, messages go through the host's memory",
             self.me.seat,
             whose,
         )
-        for index in range(self._created):
-            self._create_in_host(index)
+        with self._adding:
+            self._staged = True
+            for index in range(self._created):
+                self._create_in_host(index)
 
     def _mapped(self, member: Member, number: int) -> Tensor:
         key = (member, number)
@@ -137,10 +141,13 @@ class DeviceMemory(SharedMemory):
         index = self._created
         vector, handle = self._ipc.make(self.dimension, self.dtype)
         self._on_device[(self.me, index)] = vector
-        write_privately(self.file(self.me, f"ipc-{index}"), handle.hex())
-        if self._staged:
-            self._create_in_host(index)
-        self._created += 1
+        draft = self.file(self.me, f"handle-{index}")
+        write_privately(draft, handle.hex())
+        draft.rename(self.file(self.me, f"ipc-{index}"))  # who meets this member now reads it whole or not at all
+        with self._adding:
+            if self._staged:
+                self._create_in_host(index)
+            self._created += 1
 
     def _create_in_host(self, index: int) -> None:
         self._maps[(self.me, index)] = self.tensor(self.file(self.me, f"slot-{index}"), self.dimension, create=True)
@@ -158,7 +165,7 @@ class DeviceMemory(SharedMemory):
     def _unmap(self, vector: Tensor) -> None:
         try:
             self._ipc.unmap(vector)
-        except IpcError as error:
+        except DriverError as error:
             _log.debug("worker %d: %s", self.me.seat, error)
 
     def close(self) -> None:

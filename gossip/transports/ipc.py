@@ -1,4 +1,4 @@
-"""Memory of a GPU that other processes of this host map. Imports torch and the driver's library.
+"""Memory of a GPU that other processes of this host map. Imports gossip.driver and torch.
 
 The driver's own calls are used, through ctypes: what torch exports is counted in files of shared memory that a killed
 process leaves behind, is not exported at all from expandable segments in some versions, and dies with what else lies in
@@ -8,14 +8,14 @@ or ended; the owner therefore never frees it by itself.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import logging
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from gossip.driver import Driver, DriverError
 
 _log = logging.getLogger("gosgd")
 
@@ -24,11 +24,8 @@ _TRIAL = 64
 _LAZY_PEER_ACCESS = 1
 _CUDA, _CPU = 2, 1  # kinds of device in DLPack
 _KINDS = {torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16), torch.bfloat16: (4, 16)}
-_described: list[Any] = []
-
-
-class IpcError(OSError):
-    """The driver refused."""
+_WHOLE = 1 << 21
+"""Bytes of the blocks that the driver hands out and exports: what is smaller may share one with other memory."""
 
 
 class Ipc(Protocol):
@@ -41,7 +38,7 @@ class Ipc(Protocol):
         """Another process's vector.
 
         Raises:
-            IpcError: it cannot be reached from here, or is gone.
+            DriverError: it cannot be reached from here, or is gone.
         """
 
     def unmap(self, vector: Tensor) -> None:
@@ -59,65 +56,42 @@ class CudaIpc:
         device: which.
 
     Raises:
-        IpcError: there is no such driver here.
+        DriverError: there is no such driver here.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        number, self._context = ctypes.c_int(), ctypes.c_void_p()
-        try:
-            self._driver: Any = ctypes.CDLL("libcuda.so.1")
-            self._driver.cuIpcOpenMemHandle_v2.argtypes = [ctypes.c_void_p, _Handle, ctypes.c_uint]
-        except (OSError, AttributeError) as error:
-            raise IpcError(f"no CUDA driver: {error}") from None
-        self._call("cuInit", ctypes.c_uint(0))
-        self._call("cuDeviceGet", ctypes.byref(number), ctypes.c_int(device.index or 0))
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), number)
+        self._device, self._driver = device, Driver(device)
+        self._driver.library.cuIpcOpenMemHandle_v2.argtypes = [ctypes.c_void_p, _Handle, ctypes.c_uint]
 
     def make(self, elements: int, dtype: torch.dtype) -> tuple[Tensor, bytes]:
         """A vector in memory of its own, not of torch's pool, and its handle.
 
         Raises:
-            IpcError: there is not as much free, or what there is cannot be shared.
+            DriverError: there is not as much free, or what there is cannot be shared.
         """
-        pointer, handle, size = ctypes.c_uint64(), _Handle(), elements * dtype.itemsize
-        with self._current():
-            self._call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size))
-            self._call("cuIpcGetMemHandle", ctypes.byref(handle), pointer)
+        pointer, handle = ctypes.c_uint64(), _Handle()
+        size = -(-elements * dtype.itemsize // _WHOLE) * _WHOLE
+        with self._driver.current():
+            self._driver.call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size))
+            self._driver.call("cuIpcGetMemHandle", ctypes.byref(handle), pointer)
         return as_tensor(pointer.value, elements, dtype, self._device), bytes(handle)
 
     def map(self, handle: bytes, elements: int, dtype: torch.dtype) -> Tensor:
         """Another process's vector; on another GPU, too, a tensor that this one's kernels read as if it were here.
 
         Raises:
-            IpcError: it cannot be reached from here, or is gone.
+            DriverError: it cannot be reached from here, or is gone.
         """
         pointer = ctypes.c_uint64()
-        with self._current():
+        with self._driver.current():
             given = _Handle.from_buffer_copy(handle)
-            self._call("cuIpcOpenMemHandle_v2", ctypes.byref(pointer), given, _LAZY_PEER_ACCESS)
+            self._driver.call("cuIpcOpenMemHandle_v2", ctypes.byref(pointer), given, _LAZY_PEER_ACCESS)
         return as_tensor(pointer.value, elements, dtype, self._device)
 
     def unmap(self, vector: Tensor) -> None:
         """Let go of what `map` gave."""
-        with self._current():
-            self._call("cuIpcCloseMemHandle", ctypes.c_uint64(vector.data_ptr()))
-
-    @contextlib.contextmanager
-    def _current(self) -> Iterator[None]:
-        """Make torch's context of this GPU the calling thread's, whichever thread that is."""
-        self._call("cuCtxPushCurrent_v2", self._context)
-        try:
-            yield
-        finally:
-            self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        result = getattr(self._driver, name)(*arguments)
-        if result:
-            text = ctypes.c_char_p()
-            self._driver.cuGetErrorName(result, ctypes.byref(text))
-            raise IpcError(result, f"{name}: {(text.value or b'unknown').decode()}")
+        with self._driver.current():
+            self._driver.call("cuIpcCloseMemHandle", ctypes.c_uint64(vector.data_ptr()))
 
 
 def ipc_of(vector: Tensor) -> Ipc | None:
@@ -125,7 +99,7 @@ def ipc_of(vector: Tensor) -> Ipc | None:
     try:
         ipc = CudaIpc(vector.device)
         ipc.make(_TRIAL, torch.float32)
-    except IpcError as error:
+    except DriverError as error:
         _log.warning("memory of %s cannot be shared, messages go through the host's memory: %s", vector.device, error)
         return None
     return ipc
@@ -165,7 +139,8 @@ def as_tensor(pointer: int, elements: int, dtype: torch.dtype, device: torch.dev
     described.ndim, described.length = 1, elements
     described.dtype = _Type(*_KINDS[dtype], 1)
     described.shape = ctypes.addressof(described) + _Described.length.offset
-    _described.append(described)  # torch looks at it once more when the tensor goes, which may be at the very end
+    # torch looks at it once more when the tensor goes, which may be after all that Python keeps.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(described))
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     tensor: Tensor = torch.utils.dlpack.from_dlpack(new(ctypes.addressof(described), b"dltensor", None))

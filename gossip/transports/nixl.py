@@ -7,6 +7,8 @@ here are defaults for links that may break, and each of them gives way to the us
 from __future__ import annotations
 
 import importlib.util
+import math
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,24 @@ def check_installed() -> None:
         raise ValueError(MISSING)
 
 
+def _api() -> Any:
+    check_installed()
+    try:
+        import nixl._api
+    except ImportError as error:  # it has a part for each version of CUDA, and looks for that of torch's
+        raise ValueError(
+            f"got nixl that cannot be imported ({error}), expected one for torch's CUDA {torch.version.cuda};"
+            " pip install 'nixl[cu12,cu13]'"
+        ) from error
+    return nixl._api
+
+
+def whole_pages(*shape: int, dtype: torch.dtype) -> Tensor:
+    """A tensor in pages that nothing else lies in: what is registered is locked, and no page is locked twice."""
+    size = math.prod(shape) * dtype.itemsize
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
+
+
 class Engine:
     """One agent, which gets on while its methods are called. Not to be used by two threads at once.
 
@@ -68,14 +88,13 @@ class Engine:
     """
 
     def __init__(self, name: str, device: torch.device | None = None) -> None:
-        check_installed()
         self._device = device
         for variable, value in _DEFAULTS.items():
             os.environ.setdefault(variable, value)
-        from nixl._api import nixl_agent, nixl_agent_config
-
+        api = _api()
+        self.enter()
         # NIXL's own thread would never sleep and take a core from training: whoever uses the engine keeps it going.
-        self._agent: Any = nixl_agent(name, nixl_agent_config(enable_prog_thread=False, backends=["UCX"]))
+        self._agent: Any = api.nixl_agent(name, api.nixl_agent_config(enable_prog_thread=False, backends=["UCX"]))
 
     def enter(self) -> None:
         """Let the calling thread use the engine: the driver wants to know in each whose memory it is about."""

@@ -184,7 +184,7 @@ class SharedMemory(View, Transport):
     def _grow(self) -> None:
         try:
             self._create_slot()
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             _log.warning("worker %d: no further slot, sends are skipped: %s", self.me.seat, error)
 
     def _create_slot(self) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from gossip import layout
 from gossip.layout import FLAG, Member, Words
 from gossip.transports.links import Link, Transfer
-from gossip.transports.nixl import IN_HOST, Engine, LinkError
+from gossip.transports.nixl import IN_HOST, Engine, LinkError, whole_pages
 from gossip.transports.notes import Standing
 
 _log = logging.getLogger("gosgd")
@@ -142,15 +142,17 @@ class Vectors:
         sequence, turn = link.publication, link.publication & 1
         if link.snapshots is None:
             like = self._staging(0, 0)
-            link.snapshots = torch.empty(2, like.numel(), dtype=like.dtype)
-            self._engine.register(link.snapshots)
+            snapshots = whole_pages(2, like.numel(), dtype=like.dtype)
+            self._engine.register(snapshots)
+            link.snapshots = snapshots
         half = link.snapshots[turn]
         size = half.numel() * half.element_size()
         link.words[layout.PUBLISHING] = sequence
-        header = torch.zeros(layout.HEADER, dtype=torch.int64) if link.header is None else link.header
         if link.header is None:
-            link.header = header
-            self._engine.register(header)
+            words = whole_pages(layout.HEADER, dtype=torch.int64)
+            self._engine.register(words)
+            link.header = words
+        header = link.header
 
         def check() -> None:
             self._read(link, header, link.about.words, layout.HEADER * layout.WORD, show)

@@ -45,7 +45,7 @@ def test_without_a_gpu_the_script_says_so(monkeypatch):
 def test_the_suite_names_its_stages_and_refuses_others():
     suite = ["bash", str(ROOT / "benchmarks" / "gpu_suite.sh")]
     shown = subprocess.run([*suite, "--list"], capture_output=True, text=True, timeout=30, check=True).stdout.split()
-    assert shown == ["about", "transport", "methods", "memory", "exchange", "steps", "training", "profile"]
+    assert shown == ["about", "transport", "hosts", "methods", "memory", "exchange", "steps", "training", "profile"]
     wrong = subprocess.run([*suite, "nonsense"], capture_output=True, text=True, timeout=30, check=False)
     assert wrong.returncode == 2
     assert "got stage nonsense, expected one of: about" in wrong.stderr

@@ -9,7 +9,15 @@ import signal
 import time
 
 import pytest
-from support.hosts import Hosts, HostsWithDevices, HostsWithGpu, MixedHosts, why_no_network, why_no_nixl
+from support.hosts import (
+    Hosts,
+    HostsWithDevices,
+    HostsWithGpu,
+    HostsWithGpuThroughHost,
+    MixedHosts,
+    why_no_network,
+    why_no_nixl,
+)
 from support.on_devices import gpu
 from support.remote import answers, ask_all, until
 
@@ -23,10 +31,13 @@ pytestmark = [
 ]
 
 
-ON_GPU = pytest.param(HostsWithGpu, marks=pytest.mark.skipif(not gpu(), reason="no GPU here"))
+ON_GPU = [
+    pytest.param(kind, marks=pytest.mark.skipif(not gpu(), reason="no GPU here"))
+    for kind in (HostsWithGpu, HostsWithGpuThroughHost)
+]
 
 
-@pytest.fixture(params=[Hosts, HostsWithDevices, MixedHosts, ON_GPU], ids=lambda kind: kind.kind)
+@pytest.fixture(params=[Hosts, HostsWithDevices, MixedHosts, *ON_GPU], ids=lambda kind: kind.kind)
 def hosts(request):
     """Makes a job on several hosts whose members are all gone at the end."""
     made = []

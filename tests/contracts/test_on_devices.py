@@ -19,6 +19,7 @@ METHODS = {
     "easgd": {"tau": 2},
     "gosgd": {"rho": 0.5},
     "downpour": {"n_fetch": 2, "n_push": 2},
+    "matrix": {"schedule": "support.schedules:ring_and_center"},
 }
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import sys
 
 import pytest
 import torch
@@ -11,13 +12,13 @@ from support.remote import until
 
 from gossip import layout
 from gossip.directory import JobDirectory
+from gossip.driver import DriverError
 from gossip.hosts import Hosts
 from gossip.hosts import enter as enter_job
 from gossip.layout import Member
 from gossip.transports.cluster import Cluster
 from gossip.transports.device_cluster import DeviceCluster
-from gossip.transports.ipc import IpcError
-from gossip.transports.nixl import LinkError, rdma
+from gossip.transports.nixl import Engine, LinkError, rdma
 from gossip.transports.notes import About, Notes
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())]
@@ -138,7 +139,7 @@ def test_too_little_memory_of_the_gpu_is_said_and_the_seat_is_free_again(hosts, 
     class Full(FileIpc):
         def make(self, elements, dtype):
             if next(self._numbers) > 2:
-                raise IpcError(2, "cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY")
+                raise DriverError(2, "cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY")
             return super().make(elements, dtype)
 
     with pytest.raises(ValueError, match="got room for less than 2 vectors of 256 bytes"):
@@ -171,6 +172,12 @@ def test_workers_find_each_other_with_and_without_memory_that_can_be_shared(host
     await_each_other(here, there)
     vector, place = carry(here, there, 6.0)
     assert (vector.tolist(), bool(place & layout.ON_DEVICE)) == ([6.0] * D, shared)
+
+
+def test_a_nixl_for_another_cuda_is_told_of(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nixl._api", None)
+    with pytest.raises(ValueError, match=r"got nixl that cannot be imported .*, expected one for torch's CUDA"):
+        Engine("nobody")
 
 
 def test_how_a_member_can_be_reached_survives_the_way():

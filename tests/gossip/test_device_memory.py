@@ -9,10 +9,11 @@ from support.on_devices import FileIpc, gpu
 from support.remote import in_process_of_its_own
 
 from gossip.directory import JobDirectory
+from gossip.driver import DriverError
 from gossip.layout import Member
 from gossip.transports.base import SlotLostError
 from gossip.transports.device_memory import DeviceMemory
-from gossip.transports.ipc import CudaIpc, IpcError, as_tensor, ipc_of
+from gossip.transports.ipc import CudaIpc, as_tensor, ipc_of
 from gossip.transports.shared_memory import SharedMemory
 
 pytestmark = pytest.mark.timeout(100)
@@ -125,11 +126,25 @@ def test_a_rounded_vector_is_found_in_device_memory(directory):
 def test_too_little_memory_is_said_and_the_seat_is_free_again(directory):
     class Full(FileIpc):
         def make(self, elements, dtype):
-            raise IpcError(2, "cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY")
+            raise DriverError(2, "cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY")
 
     with pytest.raises(ValueError, match="got 2 slots of 256 bytes"):
         DeviceMemory(directory, 0, D, torch.float32, 2, ipc=Full(directory.path))
     assert member(directory, 0).me.seat == 0
+
+
+def test_when_the_gpu_is_full_no_slot_is_added_and_that_is_said(directory, caplog):
+    class Filling(FileIpc):
+        def make(self, elements, dtype):
+            if next(self._numbers) >= 2:
+                raise DriverError(2, "cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY")
+            return super().make(elements, dtype)
+
+    here = DeviceMemory(directory, 0, D, torch.float32, 1, ipc=Filling(directory.path))
+    here.grow()
+    here._growing.join()
+    assert here.slots() == 1
+    assert "no further slot, sends are skipped" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -148,7 +163,7 @@ def test_without_a_driver_there_is_no_device_memory(monkeypatch, caplog):
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr("gossip.transports.ipc.ctypes.CDLL", missing)
-    with pytest.raises(IpcError, match="no CUDA driver"):
+    with pytest.raises(DriverError, match="no CUDA driver"):
         CudaIpc(torch.device("cuda", 0))
     with caplog.at_level(logging.WARNING, "gosgd"):
         assert ipc_of(torch.zeros(1)) is None
@@ -190,6 +205,6 @@ def test_memory_of_a_gpu_that_is_mapped_outlives_its_killed_owner():
     for _ in range(3):
         assert here.ask("look") == 2.0 * D
     here.ask("let_go")
-    with pytest.raises(Exception, match="IpcError"):
+    with pytest.raises(Exception, match="DriverError"):
         here.ask("map", handle)
     here.kill()

@@ -8,6 +8,7 @@ from torch import nn
 from gossip import layout
 from gossip.consensus import OnlineEstimate
 from gossip.devices import Accelerator, Host, Pages, device_of
+from gossip.driver import DriverError
 from gossip.flat import Flat
 from gossip.layout import FLAG, Member, State
 from gossip.ledger import audit
@@ -223,13 +224,15 @@ def test_a_slot_in_the_hosts_memory_is_brought_over_in_line_before_it_is_merged(
 class Noted(Pages):
     """Notes what it would ask the driver for."""
 
-    def __init__(self, able: bool) -> None:
+    def __init__(self, able: bool | None) -> None:
         super().__init__(torch.device("meta"))
         self.able = able
         self.log: list[tuple[str, int]] = []
 
     def _register(self, start, size):
         self.log.append(("lock", size))
+        if self.able is None:
+            raise DriverError("no more")
         return self.able
 
     def _unregister(self, start):
@@ -250,8 +253,19 @@ def test_pages_are_locked_once_and_let_go_with_the_slot():
     assert pages.log[2:] == [("lock", 4 * D)]
 
 
+def test_pages_that_somebody_else_has_locked_are_left_locked():
+    pages, slot = Noted(False), torch.zeros(D)
+    pages.lock(slot)
+    del slot
+    assert pages.log == [("lock", 4 * D)]
+    again = torch.zeros(D)
+    pages.lock(again)
+    assert len(pages.log) == 2, "what lies at the same address later is looked at anew"
+    assert not pages.complained
+
+
 def test_pages_that_cannot_be_locked_are_said_once(caplog):
-    pages = Noted(False)
+    pages = Noted(None)
     kept = [torch.zeros(D) for _ in range(3)]
     for slot in kept:
         pages.lock(slot)

@@ -32,7 +32,13 @@ KEY = b"of these tests"
 
 def why_no_nixl() -> str:
     """Why members of several hosts cannot be tested here; empty if they can."""
-    return "" if importlib.util.find_spec("nixl") else "nixl is not installed"
+    if not importlib.util.find_spec("nixl"):
+        return "nixl is not installed"
+    try:
+        importlib.import_module("nixl._api")
+    except ImportError as error:
+        return f"nixl is not installed as it should be: {error}"
+    return ""
 
 
 def why_no_network() -> str:
@@ -90,6 +96,12 @@ class AbroadOnGpu(AbroadOnDevice):
     """One whose slots lie in a GPU's memory."""
 
     kind = "cuda"
+
+
+class AbroadOnGpuThroughHost(AbroadOnGpu):
+    """One whose slots other hosts read in its host's memory, whose pages the network library and the copies lock."""
+
+    direct = False
 
 
 class Union:
@@ -238,5 +250,12 @@ class HostsWithGpu(Hosts):
     """Members share a GPU whose memory they register."""
 
     kind = "gpu"
-    actors = (AbroadOnGpu,)
+    actors: Sequence[type[Abroad]] = (AbroadOnGpu,)
     transports = "tcp,cuda"
+
+
+class HostsWithGpuThroughHost(HostsWithGpu):
+    """Members share a GPU whose memory other hosts do not read."""
+
+    kind = "gpu_through_host"
+    actors = (AbroadOnGpuThroughHost,)

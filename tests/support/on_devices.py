@@ -16,10 +16,11 @@ from torch import Tensor
 
 from gossip.devices import device_of
 from gossip.directory import JobDirectory
+from gossip.driver import DriverError
 from gossip.layout import Member
 from gossip.mail import Letter
 from gossip.transports.device_memory import DeviceMemory
-from gossip.transports.ipc import CudaIpc, Ipc, IpcError
+from gossip.transports.ipc import CudaIpc, Ipc
 from gossip.works import Event
 
 
@@ -44,7 +45,7 @@ class FileIpc:
     def map(self, handle: bytes, elements: int, dtype: torch.dtype) -> Tensor:
         maker, _, path = handle.decode().partition(" ")
         if self._barred or process_state(int(maker)) in ("", "Z"):
-            raise IpcError("no way there")
+            raise DriverError("no way there")
         self.mapped += 1
         return self._tensor(Path(path), dtype)[:elements]
 

@@ -126,6 +126,11 @@ def test_cuda_graphs_are_asked_for_by_their_name_in_torch(tmp_path, monkeypatch)
     assert asked == [None, "reduce-overhead"]
 
 
+def test_graphs_that_are_replayed_take_one_batch_a_step(tmp_path):
+    with pytest.raises(ValueError, match="got compile=reduce-overhead and grad_accum_steps=2, expected 1"):
+        trained(tmp_path, "train.compile=reduce-overhead", "train.grad_accum_steps=2", steps=1)
+
+
 def test_channels_last_stays_through_the_flat_vector_and_changes_the_fingerprint(tmp_path):
     def convolutional():
         torch.manual_seed(2)
