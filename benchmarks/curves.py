@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import report, runs
 from trainers.data.cifar10 import Cifar10Config, cifar10
 from trainers.data.sources import TensorSource
+from trainers.run_directory import RunDirectory
 
 WORKERS = 8
 BATCH_SIZE = 16
@@ -100,11 +101,16 @@ def points(folder: Path, together: bool, batch_size: int) -> list[dict[str, Any]
         batch_size: of a worker's step.
 
     `step` is the newest step that any of the averaged snapshots came from, so that no method looks faster by step
-    than it was; `seconds` runs from the first step to the snapshot, evaluations taken out as said above;
-    `training_loss` is the mean over the workers at the evaluating worker's step.
+    than it was; `seconds` runs from the first step to the snapshot, evaluations taken out as said above, and what a run
+    that was interrupted spent outside of training; `training_loss` is the mean over the workers when each of them was
+    at `evaluated_step`, where the evaluating worker then was.
     """
-    evaluations = runs.lines(folder / "metrics.jsonl")
-    logs = [runs.lines(path) for path in sorted(folder.glob("workers/*/metrics.jsonl"))]
+    evaluations = _last_of_each_step(folder / "metrics.jsonl")
+    logs = [_last_of_each_step(path) for path in sorted(folder.glob("workers/*/metrics.jsonl"))]
+    if RunDirectory(folder).job() > 0:
+        lost = _outside(logs[0], batch_size)
+        for line in (*logs[0], *evaluations):
+            line["time"] -= lost.get(line["step"], 0.0)
     began, pauses = _start(logs[0], batch_size), _pauses(logs[0], [line["step"] for line in evaluations])
     found, paused = [], 0.0
     for line, pause in zip(evaluations, pauses, strict=True):
@@ -113,6 +119,7 @@ def points(folder: Path, together: bool, batch_size: int) -> list[dict[str, Any]
         found.append(
             {
                 "step": line["newest_step"],
+                "evaluated_step": line["step"],
                 "oldest_step": line["oldest_step"],
                 "seconds": line["time"] - began - paused,
                 "seconds_recorded": line["time"] - began,
@@ -123,6 +130,21 @@ def points(folder: Path, together: bool, batch_size: int) -> list[dict[str, Any]
             }
         )
     return found
+
+
+def _last_of_each_step(path: Path) -> list[dict[str, Any]]:
+    """Lines of metrics; a run that goes on from a checkpoint writes those behind it again."""
+    return list({line["step"]: line for line in runs.lines(path)}.values())
+
+
+def _outside(log: list[dict[str, Any]], batch_size: int) -> dict[int, float]:
+    """Seconds up to each line in which an interrupted run did not train: lines say at which pace steps were made."""
+    lost, before = {log[0]["step"]: 0.0}, log[0]
+    for line in log[1:]:
+        trained = (line["step"] - before["step"]) * batch_size / line["samples_per_second"]
+        lost[line["step"]] = lost[before["step"]] + max(0.0, line["time"] - before["time"] - trained)
+        before = line
+    return lost
 
 
 def _start(log: list[dict[str, Any]], batch_size: int) -> float:
