@@ -1,6 +1,7 @@
-"""README and docs: every command runs, scaled down; links lead somewhere; what is generated or listed is current."""
+"""README and docs: commands run, scaled down or dry; links lead somewhere; what is generated or listed is current."""
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -19,8 +20,11 @@ from launch import cli
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if page.parent != DOCS / "results")]
+BENCHMARKS, RESULTS = ROOT / "benchmarks/README.md", sorted((DOCS / "results").glob("*.md"))
+PAGES = [ROOT / "README.md", BENCHMARKS, *sorted(page for page in DOCS.rglob("*.md") if page not in RESULTS)]
 """Results are written by the benchmarks, whose tests run their commands."""
+REALLY_RUN = [DOCS / "own.md", DOCS / "methods/matrix.md", *(DOCS / "regularizers").glob("*.md")]
+"""Pages on which `gosgd train` takes code of the reader's own, or losses that only a step shows to work."""
 
 NOT_HERE = {
     r"make ": "builds an environment of its own; CI runs make test",
@@ -46,6 +50,8 @@ SCALED = {
     r"python -m docs.generate": ["--check"],
 }
 """What is added to commands; the first that fits counts."""
+FEW_STEPS = ["train.steps=20", "train.epochs=null", "--workers", "2"]
+"""What `gosgd train` gets on pages of REALLY_RUN, in place of what SCALED says."""
 
 
 def blocks(page, *languages):
@@ -99,19 +105,27 @@ def fitting(table, line):
     return next((table[pattern] for pattern in table if re.match(pattern, line)), None)
 
 
-@pytest.mark.timeout(300)  # 20 s of work, the run it starts from included; a busy machine makes them minutes
+@pytest.mark.timeout(400)  # 40 s of work, the run it starts from included; a busy machine makes them minutes
 def test_commands_run(here, capsys, monkeypatch):
     monkeypatch.setattr(plots, "HERE", here / "plots")
-    ran = 0
+    ran = trained = 0
     for line, page in EVERY.items():
         if fitting(NOT_HERE, line):
             continue
-        words = shlex.split(line, comments=True) + (fitting(SCALED, line) or [])
-        if words[:2] == ["gosgd", "train"] and "--dry-run" in words:
+        words = shlex.split(line, comments=True)
+        trains = words[:2] == ["gosgd", "train"]
+        really = trains and page in REALLY_RUN
+        words += FEW_STEPS if really else fitting(SCALED, line) or []
+        if really or "--dry-run" in words:
             words.append(f"run.dir=runs/new-{ran}")
-        code, ran = run(words), ran + 1
+        code = run(words)
         assert code == 0, f"{page.name}: {line}\n{capsys.readouterr().err}"
+        if really:
+            assert json.loads(Path(f"runs/new-{ran}/final/summary.json").read_text())["workers"] == 2, line
+            trained += 1
+        ran += 1
     assert ran > 35
+    assert trained > 10
 
 
 def run(words):
@@ -128,7 +142,7 @@ def run(words):
         case ["torchrun", *rest]:
             elastic = [sys.executable, "-m", "torch.distributed.run", "--standalone", *rest]
             path = {"PYTHONPATH": str(ROOT)}
-            done = subprocess.run(elastic, env=os.environ | path, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(elastic, env=os.environ | path, capture_output=True, text=True, timeout=150)
             assert "consensus of 2 workers" in done.stdout, done.stderr
             return done.returncode
     raise AssertionError(f"no way to run {shlex.join(words)}: add it to NOT_HERE with the reason, or here")
@@ -137,6 +151,34 @@ def run(words):
 def test_a_reason_is_given_for_commands_that_there_are():
     for pattern in NOT_HERE:
         assert any(re.match(pattern, line) for line in EVERY), f"{pattern}: no such command any more"
+
+
+class Understood(Exception):  # noqa: N818 (nothing is wrong)
+    """In place of what a benchmark would do after it has read its options."""
+
+
+def test_commands_of_benchmarks_have_options_that_there_are(monkeypatch):
+    def parse_args(parser, arguments):
+        _, unknown = parser.parse_known_args(arguments)
+        raise Understood(unknown)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    found = {}
+    for page in [*PAGES, *RESULTS]:
+        for module, words in re.findall(r"python -m (benchmarks[\w.]*)([^`\n#]*)", page.read_text()):
+            found[module, words.strip()] = page
+    for (module, words), page in found.items():
+        there = importlib.import_module(module)
+        whole = importlib.import_module(f"{module}.__main__") if hasattr(there, "__path__") else there
+        assert callable(whole.main)
+        if not words:  # a name in a sentence; the script may need options
+            continue
+        with pytest.raises(Understood) as understood:
+            whole.main(shlex.split(re.sub(r"[][]", "", words)))
+        assert understood.value.args == ([],), f"{page}: python -m {module} {words}"
+    assert {module for module, _ in found} > {"benchmarks.exchange", "benchmarks.thesis", "benchmarks.peers"}
+    for script in {name for page in PAGES for name in re.findall(r"\bbash (benchmarks/\S+\.sh)", page.read_text())}:
+        assert subprocess.run(["bash", "-n", script], cwd=ROOT, timeout=20).returncode == 0, script
 
 
 def test_commands_in_sentences_have_options_that_there_are():
@@ -157,7 +199,7 @@ def test_commands_in_sentences_have_options_that_there_are():
 
 
 def test_links_lead_somewhere():
-    for page in PAGES:
+    for page in [*PAGES, *RESULTS]:
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)):
             if not re.match(r"\w+:|#", target):
                 assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
@@ -172,6 +214,7 @@ def test_every_key_of_the_configuration_is_explained():
     rows = [line.split(" | ") for line in generate.configuration().splitlines() if line.startswith("| `")]
     assert len(rows) > 150
     assert [row[0] for row in rows if len(row) < 4 or len(row[-1].strip(" |")) < 4] == []
+    assert [row[:3] for row in rows if row[2] != row[2].lower()] == [], "a class's name in place of what it takes"
     assert not [row for row in rows for word in row if re.search(r"\b(gossip|trainers|launch)\.\w", word)]
 
 
