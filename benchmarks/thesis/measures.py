@@ -42,7 +42,7 @@ def error(folder: Path, summary: Summary, task: Task) -> float:
 def seconds(folder: Path, summary: Summary, task: Task) -> float:
     """Of 100 steps of a worker, from the median of its lines of metrics; the first line holds what happens once."""
     paces = [line["samples_per_second"] for line in runs.lines(folder / "workers" / "0" / "metrics.jsonl")[1:]]
-    return 100 * float(task.settings["data"]["batch_size"]) / statistics.median(paces)
+    return float(100 * task.settings["data"]["batch_size"] / statistics.median(paces))
 
 
 def points(folder: Path, summary: Summary, task: Task) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def points(folder: Path, summary: Summary, task: Task) -> dict[str, Any]:
     log = {line["step"]: line for line in runs.lines(folder / "workers" / "0" / "metrics.jsonl")}
     weights = {one["name"]: one["weight"] for one in task.settings.get("regularizers", [])}
     for point in found:
-        for name, value in log.get(point["step"], {}).get("regularizers", {}).items():
+        for name, value in log.get(point["evaluated_step"], {}).get("regularizers", {}).items():
             point[f"{name}_loss"] = value / weights[name]
         point["test_error"] = 100 * (1 - point["test_accuracy"])
         point["test_accuracy"] *= 100

@@ -43,9 +43,9 @@ def curves(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), constrained_layout=True)
     for axis, (across, up) in zip(np.atleast_1d(axes), panels, strict=True):
         for arm in dict.fromkeys(row["arm"] for row in rows):
-            seeds = [_last_of_each_step(row["figures"]["points"]) for row in rows if row["arm"] == arm]
+            seeds = [_placed(row["figures"]["points"], across, up) for row in rows if row["arm"] == arm]
             length = min(map(len, seeds))
-            x = [statistics.fmean(seed[at][across] for seed in seeds) for at in range(length)]
+            x = [statistics.fmean(seed[at]["x"] for seed in seeds) for at in range(length)]
             y = np.array([[seed[at].get(up) for at in range(length)] for seed in seeds], float)
             (line,) = axis.plot(x, y.mean(0), ".-", lw=1.2, label=arm)
             if len(y) > 1:
@@ -57,20 +57,29 @@ def curves(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
     return figure
 
 
-def _last_of_each_step(points: list[Found]) -> list[Found]:
-    """Where the newest weights were in several evaluations, the last one averages those of most workers."""
-    return list({point["step"]: point for point in points}.values())
+def _placed(points: list[Found], across: str, up: str) -> list[Found]:
+    """Points with their place `x`. Where the newest weights were in several evaluations, the last one has most of them.
+
+    Losses on training batches are of the evaluating worker's step; files in which it is not noted have it as the
+    oldest one.
+    """
+    if across == "step" and not up.startswith("test_"):
+        return [point | {"x": point.get("evaluated_step", point["oldest_step"])} for point in points]
+    return list({point["step"]: point | {"x": point[across]} for point in points}.values())
 
 
 def lines(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
-    """A line an arm over the numbers that rows are named by, with the standard deviation over seeds."""
+    """A line an arm over the numbers that rows are named by, with its deviation over seeds; the paper's dashed."""
     figure, axis = pyplot.subplots(figsize=(6.4, 4.2), constrained_layout=True)
     for arm in dict.fromkeys(row["arm"] for row in rows):
         names = dict.fromkeys(row["row"] for row in rows if row["arm"] == arm)
         values = [[row["figures"] for row in rows if (row["row"], row["arm"]) == (name, arm)] for name in names]
         spread = [statistics.stdev(one) if len(one) > 1 else 0.0 for one in values]
         means = [statistics.fmean(one) for one in values]
-        axis.errorbar([number(name) for name in names], means, spread, fmt="o-", capsize=3, label=arm)
+        drawn = axis.errorbar([number(name) for name in names], means, spread, fmt="o-", capsize=3, label=arm)
+        paper = [(number(name), one[arm]) for name in names if arm in (one := recipe.paper.get(name, {}))]
+        if paper:
+            axis.plot(*zip(*paper, strict=True), "s--", ms=4, color=drawn[0].get_color(), label=f"{arm}, paper")
     axis.set_xscale("log")
     axis.set_xticks([number(name) for name in dict.fromkeys(row["row"] for row in rows)])
     axis.set_xticklabels(dict.fromkeys(row["row"] for row in rows))

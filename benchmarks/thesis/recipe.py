@@ -1,7 +1,8 @@
 """A recipe: one figure or table of a paper as a job and what is varied in it. Imports configs.
 
 A job is what `gosgd train` takes; rows, arms and scales are changes of it. A change of a section that names another
-component (`name`, `method`) replaces the section, any other is laid over it key by key.
+component (`name`, `method`) replaces the section, any other is laid over it key by key. So is a recipe over the one
+that it names as `like`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from configs.base import Config
 
 RECIPES = Path(__file__).parent / "recipes"
 _KINDS = ("name", "method")
+_OWN = ("title", "source", "claim", "paper", "reported", "text", "runs_of", "like")
+"""What a recipe says for itself, whatever it is like."""
 SCALES = ("smoke", "cpu", "paper")
 
 Settings = dict[str, Any]
 Scale = Literal["smoke", "cpu", "paper"]
+
+
+def _single() -> dict[str, Settings]:
+    return {"": {}}
 
 
 class Extent(Config):
@@ -43,6 +50,18 @@ class Extent(Config):
     less: str = ""
 
 
+class Reported(Config):
+    """Figures of the paper that are not of the recipe's measure.
+
+    Attributes:
+        what: they are.
+        figures: by row and arm.
+    """
+
+    what: str
+    figures: dict[str, dict[str, float]]
+
+
 class Recipe(Config):
     """One figure or table.
 
@@ -50,8 +69,9 @@ class Recipe(Config):
         title: what is shown.
         source: paper, number and section.
         claim: what the paper says of it.
+        like: the recipe that this one is a change of, but for what it says in words and the paper's figures.
         shows: the form: `curves` of points while training, `table` of rows and arms, `lines` of arms over the
-            rows' numbers, `densities` of neurons.
+            rows' numbers, `densities` of neurons, `simulation` of the consensus error.
         measure: of one run, see measures.
         unit: of the measure.
         better: whether `high` or `low` values are wanted.
@@ -61,6 +81,7 @@ class Recipe(Config):
         rows, arms: changes of the job by name.
         control: the arm that others are compared with, paired by seed.
         paper: the paper's figures, by row and arm.
+        reported: what the paper counts otherwise; it stands in a table of its own.
         runs_of: the recipe with the same runs, which are not made twice.
         scales: how much is run.
         text: what agrees with the paper at the scale `cpu`, what does not, and why that may be.
@@ -69,6 +90,7 @@ class Recipe(Config):
     title: str
     source: str
     claim: str
+    like: str | None = None
     shows: Literal["curves", "table", "lines", "densities", "simulation"]
     measure: str = "accuracy"
     unit: str = "%"
@@ -76,10 +98,11 @@ class Recipe(Config):
     panels: list[tuple[str, str]] = Field(default_factory=list)
     across: str = ""
     job: Settings = Field(default_factory=dict)
-    rows: dict[str, Settings] = Field(default_factory=lambda: {"": {}})
-    arms: dict[str, Settings] = Field(default_factory=lambda: {"": {}})
+    rows: dict[str, Settings] = Field(default_factory=_single)
+    arms: dict[str, Settings] = Field(default_factory=_single)
     control: str | None = None
     paper: dict[str, dict[str, float]] = Field(default_factory=dict)
+    reported: Reported | None = None
     runs_of: str | None = None
     scales: dict[Scale, Extent]
     text: str = ""
@@ -112,11 +135,18 @@ def read(name: str) -> Recipe:
     Raises:
         ValueError: there is none, or it is not whole.
     """
+    # Not strict: YAML has lists where a panel is a pair.
+    return Recipe.model_validate(_written(name), strict=False)
+
+
+def _written(name: str) -> Settings:
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"got recipe {name!r}, expected one of {', '.join(names())}")
-    # Not strict: YAML has lists where a panel is a pair.
-    return Recipe.model_validate(yaml.safe_load(path.read_text()), strict=False)
+    own: Settings = yaml.safe_load(path.read_text())
+    if "like" not in own:
+        return own
+    return merged({key: value for key, value in _written(own["like"]).items() if key not in _OWN}, own)
 
 
 def merged(base: Settings, change: Settings) -> Settings:
@@ -127,10 +157,13 @@ def merged(base: Settings, change: Settings) -> Settings:
             found.pop(other, None)
     for key, value in change.items():
         own = found.get(key)
-        both = isinstance(value, dict) and isinstance(own, dict)
-        same = both and all(word not in value or value[word] == own.get(word) for word in _KINDS)
-        found[key] = merged(own, value) if same else value
+        laid_over = isinstance(value, dict) and isinstance(own, dict) and _of_one_kind(own, value)
+        found[key] = merged(own or {}, value) if laid_over else value
     return found
+
+
+def _of_one_kind(own: Settings, change: Settings) -> bool:
+    return all(word not in change or change[word] == own.get(word) for word in _KINDS)
 
 
 def tasks(recipe: Recipe, scale: str) -> Iterator[Task]:
