@@ -50,11 +50,13 @@ class Bar(NamedTuple):
     what: str
     sense: str
     bar: float
-    measured: float
+    measured: float | None
+    """None: not every run came to the figure."""
 
     def text(self) -> str:
         """One line; nothing is said about who won."""
-        return f"{self.what}: bar {self.sense} {self.bar:.4g}, measured {self.measured:.4g}"
+        measured = "not reached in every run" if self.measured is None else f"measured {self.measured:.4g}"
+        return f"{self.what}: bar {self.sense} {self.bar:.4g}, {measured}"
 
 
 def machine() -> dict[str, Any]:

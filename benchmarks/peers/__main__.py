@@ -2,17 +2,18 @@
 
 Two workers with one thread each train the project's CNN (200K parameters) and a 7M MLP on images made here: same
 initial weights, same batches, same optimizer, a meeting every ten steps where a library lets one choose. Scenarios:
-plain; with a last worker whose steps take five times as long; with a last worker that is killed. Engines take turns by
-rounds, each round in processes of its own; what a step costs is measured in turns with a loop without exchange in the
-same processes. Libraries are installed into environments of their own in `--environments DIR`, or skipped with the
-reason. `gosgd` is claimed to be ahead of every library in these columns: plain, step and samples a second; slow and
-killed, all. Each claim is printed as a ratio to the best library, whoever is ahead; `none` exchanges nothing and stands
-outside.
+plain; with a last worker whose steps take five times as long, where who need not wait makes five times the steps; with
+a last worker that is killed. Engines take turns by rounds, each round in processes of its own; what a step costs is
+measured in turns with a loop without exchange in the same processes. Libraries are installed into environments of their
+own in `--environments DIR`, or skipped with the reason. `gosgd` is claimed to be ahead of every library in these
+columns: plain, step and samples a second; slow and killed, all. Each claim is printed as a ratio to the best library,
+whoever is ahead; `none` exchanges nothing and stands outside.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,6 +36,7 @@ TARGET = 0.5
 SLOWED = 5.0
 PAIRS, TURN = 5, 20
 LIMIT_S = 180.0
+PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
 QUICK = {"engines": "none,gosgd,persyn,ddp,averager", "models": "200k", "rounds": 1, "steps": 40, "patience": 5.0}
 
 
@@ -117,6 +119,7 @@ def show(found: dict[str, Any]) -> list[report.Bar]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     parser = report.parser(__doc__)
+    parser.prog = "python -m benchmarks.peers"
     parser.add_argument("--environments", type=Path, metavar="DIR", help="where libraries are installed, and kept")
     parser.add_argument("--engines", default=",".join(row.name for row in ENGINES))
     parser.add_argument("--models", default=",".join(LEARNING_RATE))
@@ -127,9 +130,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--steps", type=int, default=100, help="of training, a worker")
     parser.add_argument(
+        "--page", type=Path, metavar="JSON", help="put what was measured before into docs/peers.md, and measure nothing"
+    )
+    parser.add_argument(
         "--patience", type=float, default=20.0, help="seconds without a step before a job is said to hang"
     )
     given = parser.parse_args(arguments)
+    if given.page is not None:
+        PAGE.write_text(pages.filled(PAGE.read_text(), json.loads(given.page.read_text())))
+        return
     if given.quick:
         given = argparse.Namespace(**{**vars(given), **QUICK})
     machine = report.machine()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks.peers.table import BY_NAME, Row
-from benchmarks.report import Bar, Spread, spread, table
+from benchmarks.report import Bar, Spread, grid, spread, table
 
 PLAIN, SLOW, KILLED = "plain", "slow", "killed"
 SCENARIOS = {
@@ -61,6 +62,12 @@ CLAIMS = {
 
 def show(scenario: str, model: str, found: dict[str, Runs], skipped: dict[str, str]) -> str:
     """A scenario's table for one model."""
+    rounds = max((len(runs) for runs in found.values()), default=0)
+    return f"{model}, {SCENARIOS[scenario]}; {rounds} rounds\n{table(*lines(scenario, found, skipped))}"
+
+
+def lines(scenario: str, found: dict[str, Runs], skipped: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a scenario's table."""
     columns = COLUMNS[scenario]
     header = ["engine", *columns, "met a step", "outcome"]
     rows = []
@@ -71,8 +78,30 @@ def show(scenario: str, model: str, found: dict[str, Runs], skipped: dict[str, s
         told = " / ".join(f"{outcome} ({outcomes.count(outcome)})" for outcome in dict.fromkeys(outcomes))
         rows.append([BY_NAME[name].described, *cells, "" if met is None else f"{met.median:.3f}", told])
     rows += [[BY_NAME[name].described, *["" for _ in columns], "", "skipped"] for name in skipped]
-    rounds = max((len(runs) for runs in found.values()), default=0)
-    return f"{model}, {SCENARIOS[scenario]}; {rounds} rounds\n{table(header, rows)}"
+    return header, rows
+
+
+def filled(page: str, document: dict[str, Any]) -> str:
+    """A page of documentation with its tables from a JSON, between `<!-- SCENARIO MODEL -->` and `<!-- end -->`.
+
+    Args:
+        document: as the benchmark writes it.
+    """
+    found = document["results"]
+
+    def fill(match: re.Match[str]) -> str:
+        scenario, model = match[1].split()
+        runs = found["runs"][scenario][model]
+        header, rows = lines(scenario, runs, found["skipped"])
+        claims = [f"{bar.what.partition(': ')[2]}: {_ratio(bar)}" for bar in bars(scenario, model, runs)]
+        told = f"\n\nClaimed, as a ratio: {'; '.join(claims)}." if claims else ""
+        return f"<!-- {match[1]} -->\n{grid(header, rows)}{told}\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+ \w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def _ratio(bar: Bar) -> str:
+    return "not in every round" if bar.measured is None else f"{bar.measured:.2f}"
 
 
 def _cell(column: str, runs: Runs) -> str:
@@ -93,11 +122,11 @@ def bars(scenario: str, model: str, found: dict[str, Runs]) -> list[Bar]:
             if not _ours(name) and (value := measure(runs)) is not None
         }
         own = measure(found["gosgd"]) if "gosgd" in found else None
-        if own is None or not others:
+        if "gosgd" not in found or not others:
             continue
         name = best(others, key=lambda name: others[name])
         what = f"{model}, {scenario}: {column}, gosgd over the best library ({BY_NAME[name].described})"
-        made.append(Bar(what, sense, 1.0, own.median / others[name]))
+        made.append(Bar(what, sense, 1.0, None if own is None else own.median / others[name]))
     return made
 
 

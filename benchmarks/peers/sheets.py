@@ -28,7 +28,8 @@ class Task:
     Attributes:
         module: the engine's, and its variant.
         slowed: how many times as long as the others' a step of the last worker is to take.
-        steps: of training, by worker 0 at least.
+        steps: of training, by worker 0 at least. Where workers need not meet it makes `alone`, as many as it can in the
+            time that those take who wait for a slow one.
         killed_at: after which of its steps the last worker will be killed; 0 for not at all.
         pairs: how often a loop without exchange and the engine's take turns after training.
         turn: steps of such a turn.
@@ -47,11 +48,21 @@ class Task:
     pairs: int = 0
     turn: int = 0
 
+    @property
+    def alone(self) -> int:
+        """Steps of a worker 0 that waits for nobody."""
+        return round(self.steps * self.slowed)
+
+    @property
+    def rows(self) -> int:
+        """As many steps of a worker are noted at most."""
+        return 4 * self.alone
+
     def write(self, folder: Path) -> None:
         """Leave it in the folder, and the sheets to fill in."""
         (folder / _TASK).write_text(json.dumps(asdict(self)))
         np.zeros((self.workers, 2), np.int64).tofile(folder / _PHASES)
-        np.zeros((self.workers, 4 * self.steps, 3)).tofile(folder / _STEPS)
+        np.zeros((self.workers, self.rows, 3)).tofile(folder / _STEPS)
 
     @classmethod
     def read(cls, folder: Path) -> Task:
@@ -64,7 +75,7 @@ class Sheets:
 
     def __init__(self, folder: Path, task: Task) -> None:
         self._phases = np.memmap(folder / _PHASES, np.int64, "r+", shape=(task.workers, 2))
-        self._steps = np.memmap(folder / _STEPS, np.float64, "r+", shape=(task.workers, 4 * task.steps, 3))
+        self._steps = np.memmap(folder / _STEPS, np.float64, "r+", shape=(task.workers, task.rows, 3))
 
     def full(self, rank: int) -> bool:
         """Whether a worker has no row left."""

@@ -71,8 +71,8 @@ def train(loop: Loop, task: Task, sheets: Sheets, rank: int, together: bool, pla
     """Train until every worker, or where they need not meet worker 0, has made the steps of the task."""
     late = rank == task.workers - 1
     pause_s = (task.slowed - 1) * plain_s if late else 0.0
-    follows = rank > 0 and not together
-    while sheets.made(0) < task.steps if follows else sheets.made(rank) < task.steps:
+    follows, steps = rank > 0 and not together, task.steps if together else task.alone
+    while sheets.made(0) < steps if follows else sheets.made(rank) < steps:
         if sheets.full(rank):
             break
         sheets.note(rank, loop.step())

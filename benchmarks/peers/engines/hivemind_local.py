@@ -8,6 +8,7 @@ import logging
 import hivemind
 import torch
 from hivemind.p2p import P2P
+from hivemind.utils.mpfuture import MPFuture
 from torch import nn
 
 from benchmarks.peers.engines.base import Engine, Place
@@ -28,6 +29,8 @@ class _Rounds(logging.Handler):
 
 def build(model: nn.Module, place: Place) -> Engine:
     """An epoch of the library is `period` steps of all workers."""
+    # Locks are made at the import: workers forked of one process share them, and one killed with a lock stops all.
+    MPFuture.reset_backend()
     P2P._UNIX_SOCKET_PREFIX = f"/unix{place.folder}/"  # else sockets of killed workers stay in /tmp
     first = [] if place.rank == 0 else json.loads(place.hear("first"))
     dht = hivemind.DHT(host_maddrs=["/ip4/127.0.0.1/tcp/0"], initial_peers=first, start=True)
