@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 from benchmarks.thesis.recipe import Recipe
 
 Found = dict[str, Any]
+
+_LETTERS = 11
+"""In an inch of a title."""
 
 LABELS = {
     "step": "local steps of a worker",
@@ -32,7 +36,8 @@ def draw(recipe: Recipe, found: Found, path: Path) -> None:
     from matplotlib import pyplot
 
     figure = _FORMS[recipe.shows](pyplot, recipe, found["rows"])
-    figure.suptitle(f"{recipe.title} ({found['scale']} scale)", fontsize=11)
+    title = f"{recipe.title} ({found['scale']} scale)"
+    figure.suptitle(textwrap.fill(title, int(_LETTERS * figure.get_figwidth())), fontsize=11)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -115,7 +120,7 @@ def table(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
     axis.plot([], [], "k_", ms=12, label="paper")
     axis.set_xticks(range(len(names)), names)
     axis.set_ylabel(f"{recipe.measure}, {recipe.unit}")
-    axis.legend(fontsize=8, ncols=2)
+    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     return figure
 
 
