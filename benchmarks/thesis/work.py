@@ -21,6 +21,7 @@ from benchmarks.thesis.recipe import Settings, Task, merged
 from configs.files import write_atomically
 from trainers.data import DATA
 from trainers.data.augment import Augment
+from trainers.run_directory import RunDirectory
 from trainers.schema import Run
 
 _POLL_S = 0.1
@@ -158,6 +159,10 @@ def _beside(task: Task, others: int, measure: str) -> bool:
 
 def _started(task: Task, place: Workplace, measure: str) -> runs.Training:
     folder, row = place.folder / task.name, place.known(task)
+    if RunDirectory(folder).running() is not None:
+        report.progress(f"{task.name}: waits for the run that an earlier command left behind when it was killed")
+        while RunDirectory(folder).running() is not None:
+            time.sleep(_POLL_S)
     if row is None:
         report.progress(f"{task.name}: its settings are others now, it begins anew")
         shutil.rmtree(folder, ignore_errors=True)
