@@ -6,8 +6,8 @@ plain; with a last worker whose steps take five times as long, where who need no
 a last worker that is killed. Engines take turns by rounds, each round in processes of its own; what a step costs is
 measured in turns with a loop without exchange in the same processes. Libraries are installed into environments of their
 own in `--environments DIR`, or skipped with the reason. `gosgd` is claimed to be ahead of every library in these
-columns: plain, step and samples a second; slow and killed, all. Each claim is printed as a ratio to the best library,
-whoever is ahead; `none` exchanges nothing and stands outside.
+columns: plain, step and samples a second; slow, samples a second and seconds to the target; killed, all. Each claim is
+printed as a ratio to the best library, whoever is ahead; `none` exchanges nothing and stands outside.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ SCALE: dict[str, tuple[Measure, int, str]] = {
 COLUMNS = {PLAIN: [STEP, SAMPLES, TARGET], SLOW: [SAMPLES, KEPT, TARGET], KILLED: [GAP, TARGET]}
 CLAIMS = {
     PLAIN: [STEP, SAMPLES],
-    SLOW: [SAMPLES, KEPT, TARGET],
+    SLOW: [SAMPLES, TARGET],
     KILLED: [GAP, TARGET],
 }
 """Columns in which `gosgd` is claimed to be ahead of every library; `none` exchanges nothing and stands outside."""
@@ -94,8 +94,9 @@ def filled(page: str, document: dict[str, Any]) -> str:
         runs = found["runs"][scenario][model]
         header, rows = lines(scenario, runs, found["skipped"])
         claims = [f"{bar.what.partition(': ')[2]}: {_ratio(bar)}" for bar in bars(scenario, model, runs)]
-        told = f"\n\nClaimed, as a ratio: {'; '.join(claims)}." if claims else ""
-        return f"<!-- {match[1]} -->\n{grid(header, rows)}{told}\n<!-- end -->"
+        rounds = max(map(len, runs.values()))
+        told = f"{rounds} rounds. " + (f"Claimed, as a ratio: {'; '.join(claims)}." if claims else "")
+        return f"<!-- {match[1]} -->\n{grid(header, rows)}\n\n{told.strip()}\n<!-- end -->"
 
     return re.sub(r"<!-- (\w+ \w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
 

@@ -69,6 +69,13 @@ def test_a_row_is_shown_though_another_is_ahead_and_the_claim_says_by_how_much(c
     assert [claim.sense for claim in claims] == ["<=", ">="]
 
 
+def test_the_page_holds_the_tables_of_the_kept_figures():
+    page, kept = peers.PAGE.read_text(), Path(peers.__file__).parents[1] / "results" / "peers.json"
+    document = json.loads(kept.read_text())
+    assert all(f"<!-- {scenario} {model} -->" in page for scenario in pages.SCENARIOS for model in peers.LEARNING_RATE)
+    assert pages.filled(page, document) == page, "python -m benchmarks.peers --page benchmarks/results/peers.json"
+
+
 def test_a_library_without_an_environment_is_skipped_with_the_reason(tmp_path):
     row = table.BY_NAME["decent_dp"]
     assert "--environments" in environments.prepare(row, None).reason
