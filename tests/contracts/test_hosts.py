@@ -37,7 +37,10 @@ ON_GPU = [
 ]
 
 
-@pytest.fixture(params=[Hosts, HostsWithDevices, MixedHosts, *ON_GPU], ids=lambda kind: kind.kind)
+MIXED = pytest.param(MixedHosts, marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=[Hosts, HostsWithDevices, MIXED, *ON_GPU], ids=lambda kind: kind.kind)
 def hosts(request):
     """Makes a job on several hosts whose members are all gone at the end."""
     made = []
@@ -166,7 +169,7 @@ def test_mail_to_a_host_whose_memory_is_gone_is_never_merged_twice(hosts):
 
 
 @pytest.mark.skipif(bool(why_no_network()), reason=why_no_network())
-@pytest.mark.parametrize("hosts", [Hosts, MixedHosts], ids=lambda kind: kind.kind, indirect=True)
+@pytest.mark.parametrize("hosts", [Hosts, MIXED], ids=lambda kind: kind.kind, indirect=True)
 @pytest.mark.parametrize("seconds", [7.0, *map(float, os.environ.get("GOSGD_CUTS_S", "").split())])
 def test_parts_heal_by_themselves_after_a_link_was_cut(hosts, seconds):
     with network(2) as net:
