@@ -162,8 +162,8 @@ class JobDirectory:
         token = token or secrets.token_hex(12)
         host = secrets.token_hex(12)
         building = where / f".{PREFIX}{host}"
-        building.mkdir(mode=0o700)
         try:
+            building.mkdir(mode=0o700)
             (building / "board").touch(mode=0o600)
             with (building / "board").open("r+b") as board:
                 os.posix_fallocate(board.fileno(), 0, 8 * seats)
@@ -172,12 +172,12 @@ class JobDirectory:
             path = where / f"{PREFIX}{token}"
             building.rename(path)
             _held[path / _OWNER] = _held.pop(building / _OWNER)
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C may come just now
             shutil.rmtree(building, ignore_errors=True)
             unlock(building / _OWNER)
-            if error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise ValueError(no_room(where, 8 * seats)) from None
-            if error.errno == errno.ENOTEMPTY:
+            if isinstance(error, OSError) and error.errno == errno.ENOTEMPTY:
                 raise FileExistsError(error.errno, "somebody else was first", str(path)) from None
             raise
         return cls(path, seats, founders)

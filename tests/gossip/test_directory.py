@@ -10,6 +10,7 @@ import torch
 from support.locking import Holder
 from support.remote import in_process_of_its_own, process_state, reaped, until
 
+from gossip import directory
 from gossip.directory import JobDirectory, Probe, lock, map_file, remove_stale, root, unlock
 from gossip.layout import Member
 from gossip.transports.shared_memory import SharedMemory
@@ -146,3 +147,14 @@ def test_members_with_different_models_are_refused(job):
         here.open(there.me)
     here.close()
     there.close()
+
+
+def test_ctrl_c_while_a_directory_is_made_leaves_nothing(monkeypatch):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    before = list(root().iterdir())
+    monkeypatch.setattr(directory, "lock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        JobDirectory.create(2, 2)
+    assert list(root().iterdir()) == before
