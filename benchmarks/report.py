@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import statistics
 import sys
@@ -109,6 +110,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as pages of documentation have it, in Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
+
+
+def filled(page: str, made: Callable[[str], str]) -> str:
+    """A page with what is made for NAME between each `<!-- NAME -->` and the next `<!-- end -->`."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n{made(match[1])}\n<!-- end -->"
+
+    return re.sub(r"<!-- ([\w ]+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
 
 
 def progress(text: str) -> None:

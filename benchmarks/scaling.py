@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -239,12 +238,8 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(page: str) -> str:
-    """A page with its tables as they are computed now, between `<!-- NAME -->` and `<!-- end -->`."""
-
-    def table(match: re.Match[str]) -> str:
-        return f"<!-- {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
-
-    return re.sub(r"<!-- ([a-z ]+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    """A page with its tables as they are computed now."""
+    return report.filled(page, lambda name: TABLES[name]())
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -77,6 +77,8 @@ SLOT_INDEX = (1 << 32) - 1
 """The part of a SLOT word that says which; what is above says in what format the vector lies there."""
 ON_DEVICE = 1 << 40
 """In a SLOT word: the vector lies in the memory of its sender's GPU."""
+IN_HOST = -1
+"""In place of a GPU's number: memory of the host."""
 
 RECEIPT = 4
 ACKNOWLEDGED = 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import report
 from benchmarks.peers.table import BY_NAME, Row
 from benchmarks.report import Bar, Spread, grid, spread, table
 
@@ -82,23 +82,23 @@ def lines(scenario: str, found: dict[str, Runs], skipped: dict[str, str]) -> tup
 
 
 def filled(page: str, document: dict[str, Any]) -> str:
-    """A page of documentation with its tables from a JSON, between `<!-- SCENARIO MODEL -->` and `<!-- end -->`.
+    """A page of documentation with its tables, named `SCENARIO MODEL`, from a JSON.
 
     Args:
         document: as the benchmark writes it.
     """
     found = document["results"]
 
-    def fill(match: re.Match[str]) -> str:
-        scenario, model = match[1].split()
+    def shown(name: str) -> str:
+        scenario, model = name.split()
         runs = found["runs"][scenario][model]
         header, rows = lines(scenario, runs, found["skipped"])
         claims = [f"{bar.what.partition(': ')[2]}: {_ratio(bar)}" for bar in bars(scenario, model, runs)]
         rounds = max(map(len, runs.values()))
         told = f"{rounds} rounds. " + (f"Claimed, as a ratio: {'; '.join(claims)}." if claims else "")
-        return f"<!-- {match[1]} -->\n{grid(header, rows)}\n\n{told.strip()}\n<!-- end -->"
+        return f"{grid(header, rows)}\n\n{told.strip()}"
 
-    return re.sub(r"<!-- (\w+ \w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    return report.filled(page, shown)
 
 
 def _ratio(bar: Bar) -> str:
@@ -113,6 +113,8 @@ def _cell(column: str, runs: Runs) -> str:
 
 def bars(scenario: str, model: str, found: dict[str, Runs]) -> list[Bar]:
     """For each claim, `gosgd` over the best library: at most 1, or at least 1, where it is the first."""
+    if "gosgd" not in found:
+        return []
     made = []
     for column in CLAIMS[scenario]:
         measure, _, sense = SCALE[column]
@@ -122,9 +124,9 @@ def bars(scenario: str, model: str, found: dict[str, Runs]) -> list[Bar]:
             for name, runs in found.items()
             if not _ours(name) and (value := measure(runs)) is not None
         }
-        own = measure(found["gosgd"]) if "gosgd" in found else None
-        if "gosgd" not in found or not others:
+        if not others:
             continue
+        own = measure(found["gosgd"])
         name = best(others, key=lambda name: others[name])
         what = f"{model}, {scenario}: {column}, gosgd over the best library ({BY_NAME[name].described})"
         made.append(Bar(what, sense, 1.0, None if own is None else own.median / others[name]))

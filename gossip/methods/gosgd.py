@@ -98,7 +98,7 @@ class GoSGD(Exchange):
         ipc = ipc_of(flat.vector) if options.memory != "host" and flat.vector.device.type == "cuda" else None
         if job.hosts is None:
             return SharedMemory(*place, wire=wire) if ipc is None else DeviceMemory(*place, wire=wire, ipc=ipc)
-        direct = options.memory == "device" or rdma()
+        direct = ipc is not None and (options.memory == "device" or rdma())
         where = flat.vector.device
         return enter(place[0], job.hosts, *place[1:], wire=wire, device=where, ipc=ipc, direct=direct)
 

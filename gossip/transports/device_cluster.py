@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gossip.directory import JobDirectory
 from gossip.driver import DriverError
 from gossip.layout import ON_DEVICE, Member
 from gossip.transports.cluster import Cluster
@@ -29,13 +28,8 @@ class DeviceCluster(Cluster, DeviceMemory):
     """One member of a job on several hosts whose slots lie in its GPU's memory.
 
     Args:
-        directory: where the members of this host meet.
-        seat: the seat to take.
-        dimension: D, elements of a weight vector.
-        dtype: of a weight vector.
-        slots: how many messages of ours may be unread at once before sends are skipped; where other hosts read GPU to
-            GPU, as many places are kept in this one's memory for messages that come from them.
-        fingerprint: of the model.
+        place: as of `Cluster`, in its order. Where other hosts read GPU to GPU, as many places as it has for messages
+            that come from them are kept in this one's GPU, too.
         device: the GPU.
         ipc: to make and to map slots with.
         direct: whether other hosts are to read this GPU's memory; if it cannot be registered, that is said, and they
@@ -46,25 +40,12 @@ class DeviceCluster(Cluster, DeviceMemory):
         ValueError: the seat does not exist or a living process has it, or there is too little memory.
     """
 
-    def __init__(
-        self,
-        directory: JobDirectory,
-        seat: int,
-        dimension: int,
-        dtype: torch.dtype,
-        slots: int,
-        fingerprint: int = 0,
-        *,
-        device: torch.device,
-        ipc: Ipc,
-        direct: bool,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *place: Any, device: torch.device, ipc: Ipc, direct: bool, **options: Any) -> None:
         self._open_to_others = False
         self._places: list[Tensor] = []
-        super().__init__(directory, seat, dimension, dtype, slots, fingerprint, device=device, ipc=ipc, **options)
+        super().__init__(*place, device=device, ipc=ipc, **options)
         try:
-            self._open_to_others = direct and self._register(max(1, slots))
+            self._open_to_others = direct and self._register(len(self._staging))
             if not self._open_to_others:
                 self._stage("workers on other hosts")
         except ValueError:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gossip.layout import IN_HOST
+
 MISSING = "got workers on several hosts without nixl, which carries messages between them; pip install 'gosgd[cluster]'"
 
 _DEFAULTS = {
@@ -34,8 +36,6 @@ _DEFAULTS = {
 PENDING, DONE = "PROC", "DONE"
 
 
-IN_HOST = -1
-"""In place of a GPU's number: memory of the host."""
 _DEVICES = Path("/sys/class/infiniband")
 
 

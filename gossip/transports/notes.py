@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gossip import layout
-from gossip.layout import Member
+from gossip.layout import IN_HOST, Member
 from gossip.records import sign, verify
 
 TAG = 8
@@ -42,7 +42,7 @@ class About:
         published: address of its two published snapshots; 0 while it has none.
         initial: address of the weights that founders begin with; 0 if it has none to offer.
         on_device: addresses of its slots in its GPU's memory; none if other hosts cannot read there.
-        device: its GPU's number there; -1 where what stands for a GPU's memory is the host's.
+        device: its GPU's number there; IN_HOST where what stands for a GPU's memory is the host's.
     """
 
     member: Member
@@ -54,11 +54,11 @@ class About:
     published: int = 0
     initial: int = 0
     on_device: Sequence[int] = ()
-    device: int = -1
+    device: int = IN_HOST
 
     def slot(self, word: int) -> tuple[int, int]:
-        """Where the slot of a SLOT word is: its address, 0 if it has not been told yet, and its GPU's number or -1."""
-        addresses, device = (self.on_device, self.device) if word & layout.ON_DEVICE else (self.slots, -1)
+        """Where the slot of a SLOT word is: its address, 0 if it is not told yet, and its GPU's number or IN_HOST."""
+        addresses, device = (self.on_device, self.device) if word & layout.ON_DEVICE else (self.slots, IN_HOST)
         index = word & layout.SLOT_INDEX
         return addresses[index] if index < len(addresses) else 0, device
 

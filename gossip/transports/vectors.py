@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gossip import layout
-from gossip.layout import FLAG, Member, Words
+from gossip.layout import FLAG, IN_HOST, Member, Words
 from gossip.transports.links import Link, Transfer
-from gossip.transports.nixl import IN_HOST, Engine, LinkError, whole_pages
+from gossip.transports.nixl import Engine, LinkError, whole_pages
 from gossip.transports.notes import Standing
 
 _log = logging.getLogger("gosgd")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.far_workers import KEY, Link
 from support.remote import in_process_of_its_own, reaped, until
-from support.servers import Mute
+from support.servers import Mute, check_moves
 from torch.distributed import HashStore
 
 from gossip import layout
@@ -134,14 +134,7 @@ def test_a_link_that_is_cut_at_any_byte_loses_no_move_and_makes_none_twice(place
     assert job.link.cuts > 5
     assert "request had been met" in caplog.text
     assert "request is sent again" in caplog.text
-    center = workers[0].peek()
-    if move is push:
-        assert sorted(found[0] + found[1]) == list(range(1, 2 * count + 1))
-        assert set(center.tolist()) == {2.0 * count}
-    else:
-        assert sorted(found[0][0] + found[1][0]) == list(range(1, 2 * count + 1))
-        total = center + found[0][1] + found[1][1]
-        torch.testing.assert_close(total, torch.full_like(total, 2.0 * count), rtol=1e-4, atol=0.0)
+    check_moves(move is push, found, workers[0].peek(), count)
 
 
 @pytest.mark.parametrize("move", [push, pull])

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 from support.remote import answers, in_process_of_its_own, reaped, until
-from support.servers import D, Dying, Pusher, Running, Serving, member
+from support.servers import D, Dying, Pusher, Running, Serving, check_moves, member
 
 from gossip.directory import JobDirectory
 from gossip.server.client import Center
@@ -71,14 +71,7 @@ def test_a_server_that_is_killed_at_any_time_loses_no_move_and_makes_none_twice(
         time.sleep(0.05 + 0.1 * chance.random())
         again()
     found = answers(workers)
-    center = workers[0].ask("peek")
-    if move == "push":
-        assert sorted(found[0] + found[1]) == list(range(1, 2 * count + 1))
-        assert set(center.tolist()) == {2.0 * count}
-    else:
-        assert sorted(found[0][0] + found[1][0]) == list(range(1, 2 * count + 1))
-        total = center + found[0][1] + found[1][1]
-        torch.testing.assert_close(total, torch.full_like(total, 2.0 * count), rtol=1e-4, atol=0.0)
+    check_moves(move == "push", found, workers[0].ask("peek"), count)
 
 
 @pytest.mark.parametrize("move", ["push", "pull"])

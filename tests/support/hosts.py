@@ -50,12 +50,14 @@ class Abroad(Actor):
     """A member of a job on several hosts."""
 
     def enter(self, place: Any, seat: int, dimension: int, slots: int) -> ClusterTransport:
-        path, generation, namespace = place
+        directory, generation = self.arrive(*place)
+        return ClusterTransport(directory, seat, dimension, torch.float32, slots, key=KEY, generation=generation)
+
+    def arrive(self, path: str, generation: int, namespace: str) -> tuple[JobDirectory, int]:
+        """Go to the network of a host, and find the job there."""
         if namespace:
             networks.move_to(namespace)
-        return ClusterTransport(
-            JobDirectory.open(path), seat, dimension, torch.float32, slots, key=KEY, generation=generation
-        )
+        return JobDirectory.open(path), generation
 
     def about(self) -> About:
         return self.transport.about
@@ -77,10 +79,7 @@ class AbroadOnDevice(DeviceActor, Abroad):
     direct = True
 
     def enter(self, place: Any, seat: int, dimension: int, slots: int) -> DeviceCluster:  # type: ignore[override]
-        path, generation, namespace = place
-        if namespace:
-            networks.move_to(namespace)
-        directory = JobDirectory.open(path)
+        directory, generation = self.arrive(*place)
         ipc = self.prepare(directory, dimension)
         options: dict[str, Any] = {"key": KEY, "generation": generation, "device": self.where, "direct": self.direct}
         return DeviceCluster(directory, seat, dimension, torch.float32, slots, ipc=ipc, **options)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gossip.directory import JobDirectory
 from gossip.server.client import Center
@@ -92,3 +94,20 @@ class Pusher:
 def member(job: JobDirectory, seat: int = 0, dimension: int = D, fingerprint: int = 0) -> Center:
     """A worker that has not said anything yet."""
     return Center(SharedMemory(job, seat, dimension, torch.float32, 0, fingerprint), 1, dimension)
+
+
+def check_moves(pushes: bool, found: Sequence[Any], center: Tensor, count: int) -> None:
+    """Assert that each of `count` moves of two workers was made, and made once.
+
+    Args:
+        pushes: whether moves add ones to w~; elastic ones leave the sum of w~ and all workers as it is.
+        found: the numbers of each worker's moves; of elastic ones with its weights.
+        center: w~ afterwards.
+    """
+    if pushes:
+        assert sorted(found[0] + found[1]) == list(range(1, 2 * count + 1))
+        assert set(center.tolist()) == {2.0 * count}
+    else:
+        assert sorted(found[0][0] + found[1][0]) == list(range(1, 2 * count + 1))
+        total = center + found[0][1] + found[1][1]
+        torch.testing.assert_close(total, torch.full_like(total, 2.0 * count), rtol=1e-4, atol=0.0)
