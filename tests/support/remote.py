@@ -26,7 +26,7 @@ _ENDING_S = 5.0
 CONTEXT = multiprocessing.get_context("forkserver")
 """Where processes come from."""
 
-_PRELOADED = ["torch.distributed", "torch.nn.parallel", "torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets"]
+_PRELOADED = ["torch.distributed", "torch.nn.parallel", "torch._dynamo", "torch.utils.tensorboard"]
 _OURS = ["launch.cli", "launch.supervisor", "launch.worker", "launch.join"]
 CONTEXT.set_forkserver_preload([*_PRELOADED, *_OURS])
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from support.batches import same, take, whole
 
-from trainers.data import DATA, build
+from trainers.data import DATA, build, digits
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -33,8 +33,18 @@ def test_digits_have_a_fixed_stratified_split():
     assert torch.equal(held_out, whole(built(name="digits").test_batches())[1])
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["its_file", "its_file_elsewhere"])
+def test_the_digits_are_those_of_scikit_learn(moved, monkeypatch):
+    from sklearn.datasets import load_digits
+
+    if moved:
+        monkeypatch.setattr(digits, "_FILE", "elsewhere.csv.gz")
+    images, labels = load_digits(return_X_y=True)
+    assert np.array_equal(digits._table(), np.column_stack((images, labels)))
+
+
 def test_a_missing_package_names_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ValueError, match=r"'digits' needs scikit-learn: pip install 'gosgd\[demo\]'"):
         built(name="digits")
 
