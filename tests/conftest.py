@@ -1,4 +1,4 @@
-"""Lets test modules import the helpers that stand beside them, and checks that no test leaves shared memory behind.
+"""Lets test modules import the helpers that stand beside them, and sees to it that tests leave nothing behind.
 
 Property tests draw the same examples in every run, and no example is failed for being slow on a busy machine.
 """
@@ -26,6 +26,14 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "gossip")]
+
+
+def pytest_configure(config):
+    """A folder for what processes of tests leave among the temporary files, as torchrun does with each run."""
+    if not hasattr(config, "workerinput"):
+        place = tempfile.mkdtemp(prefix="tests-", dir=tempfile.gettempdir())
+        os.environ["TMPDIR"] = place
+        config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
 
 
 @pytest.fixture(scope="session", autouse=True)
