@@ -52,7 +52,7 @@ def parser() -> Parser:
     parsers = whole.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary, add, function in ROWS:
         sub = parsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        sub.set_defaults(function=function, parser=sub)
+        sub.set_defaults(function=function, parser=sub, whole=whole)
         add(sub)
     return whole
 

@@ -1,4 +1,4 @@
-"""Completion scripts for shells, made by shtab from the parser of `gosgd`. Imports launch.cli and launch.keys.
+"""Completion scripts for shells, made by shtab from the parser of `gosgd`. Imports launch.keys.
 
 The scripts are complete in themselves: no Python runs while somebody types.
 """
@@ -12,7 +12,6 @@ from typing import Any
 import shtab
 
 from configs import recipes
-from launch import cli
 from launch.keys import paths
 
 _BASH = """\
@@ -75,13 +74,13 @@ end
 """
 
 
-def script(shell: str) -> str:
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """The completion script of `gosgd`.
 
     Args:
+        parser: of the whole command line; how each argument is completed is noted in it.
         shell: bash, zsh or fish.
     """
-    parser = cli.parser()
     for action in _actions(parser):
         complete = _by_metavar(action)
         if complete is not None:

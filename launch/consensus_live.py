@@ -29,8 +29,8 @@ import gossip
 from gossip.directory import JobDirectory
 from gossip.job import Job
 from gossip.world import World
-from launch.consensus import Curve
 from launch.consensus_cases import Case
+from launch.consensus_curve import Curve
 from launch.errors import RunFailedError
 
 METHODS = ("none", "fully_sync", "persyn", "easgd", "easgd_async", "downpour", "gosgd", "gosgd_adaptive")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossip.world import World
-from launch.consensus import Curve
+from launch.consensus_curve import Curve
 
 _COLORS = {
     "gosgd": "tab:blue",

@@ -87,7 +87,7 @@ def completion(given: argparse.Namespace) -> int:
     """Print the completion script."""
     from launch.completion import script
 
-    print(script(given.shell))
+    print(script(given.whole, given.shell))
     return 0
 
 
