@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
-from benchmarks import curves, report, runs
+from benchmarks import curves, options, report, runs
 from benchmarks.report import Bar
+from trainers import data as datasets
+from trainers.schema import Run
 
 WORKERS = 4
 RHO = 0.1
@@ -42,10 +45,25 @@ def settings(name: str, root: str, method: str, seed: int, steps: int) -> runs.S
     made = runs.recipe(name)
     for section, changes in _CHANGES[name].items():
         made = made | {section: made[section] | changes}
-    data = made["data"] | ({"root": root} if "root" in made["data"] else {})
+    data = made["data"] | _rooted(made["data"], root)
     quiet = {"tensorboard": False, "log_every": 50}
     exchange = METHODS[method]
     return made | {"data": data, "exchange": exchange, "seed": seed, "train": {"steps": steps}, "run": quiet}
+
+
+def check_data(names: Sequence[str], root: str) -> None:
+    """Read data sets once, so that what is missing is told before hours of training.
+
+    Raises:
+        ValueError: files are missing or damaged.
+    """
+    for name in names:
+        section = runs.recipe(name)["data"]
+        datasets.build(Run.model_validate(runs.recipe(name) | {"data": section | _rooted(section, root)}).data).close()
+
+
+def _rooted(section: runs.Settings, root: str) -> runs.Settings:
+    return {"root": root} if "root" in section else {}
 
 
 def trained(name: str, root: str, method: str, seed: int, steps: int, workers: int, folder: Path) -> dict[str, float]:
@@ -128,17 +146,23 @@ def show(compared: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, print, write."""
-    parser = report.parser(__doc__)
+    parser = options.parser("accuracy", __doc__)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="folder of MNIST's and CIFAR-10's files")
-    parser.add_argument("--sets", default=",".join(_CHANGES), help=f"of {', '.join(_CHANGES)}")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=WORKERS)
-    parser.add_argument("--steps", type=int, help="steps a worker; by default as many as fully_sync needs")
+    parser.add_argument(
+        "--sets", type=options.some_of(_CHANGES), default=",".join(_CHANGES), help=f"of {', '.join(_CHANGES)}"
+    )
+    parser.add_argument("--seeds", type=options.COUNT, default=5)
+    parser.add_argument("--workers", type=options.COUNT, default=WORKERS)
+    parser.add_argument("--steps", type=options.COUNT, help="steps a worker; by default as many as fully_sync needs")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the run directories there")
     parser.add_argument("--cifar", action="store_true", help="the curves on CIFAR-10 instead")
-    parser.add_argument("--epochs", type=float, default=10.0, help="of CIFAR-10: passes of all workers together")
-    parser.add_argument("--held-out", type=int, default=2000, help="CIFAR-10 test images of an evaluation on the way")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw CIFAR-10's curves there")
+    parser.add_argument(
+        "--epochs", type=options.above_zero, default=10.0, help="of CIFAR-10: passes of all workers together"
+    )
+    parser.add_argument(
+        "--held-out", type=options.COUNT, default=2000, help="CIFAR-10 test images of an evaluation on the way"
+    )
+    parser.add_argument("--plot", type=options.output, metavar="FILE.png", help="draw CIFAR-10's curves there")
     given = parser.parse_args(arguments)
     if given.quick:
         small: dict[str, Any] = {"sets": "digits", "seeds": 1, "steps": given.steps or 20, "epochs": 0.1}
@@ -150,6 +174,8 @@ def main(arguments: list[str] | None = None) -> None:
         folder = given.keep or Path(temporary)
         results: Any
         bars: list[Bar] = []
+        with options.mistakes(parser):
+            check_data(["cifar10"] if given.cifar else given.sets.split(","), root)
         if given.cifar:
             results = curves.cifar(root, given.epochs, given.held_out, folder)
             curves.show(results)

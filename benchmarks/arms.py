@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks import report
+from benchmarks import options, report
 from regularizers import Regularizer
 
 EVALUATED = 1000
@@ -31,12 +31,20 @@ class Results:
 
     Args:
         path: of a file of JSON lines; what it holds already is not computed again. None: nothing is kept.
+
+    Raises:
+        ValueError: the file holds something else.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         lines = path.read_text().splitlines() if path is not None and path.is_file() else []
-        self.rows: dict[str, Row] = {line["key"]: line for line in map(json.loads, lines)}
+        try:
+            self.rows: dict[str, Row] = {line["key"]: line for line in map(json.loads, lines)}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"--results: got {path}, expected runs that this benchmark wrote, or no such file"
+            ) from None
 
     def get(self, key: dict[str, Any], compute: Callable[[], Row]) -> Row:
         """The row of a key, computed unless it is known."""
@@ -46,7 +54,6 @@ class Results:
             row = {"key": text, **key, **compute(), "seconds": round(time.perf_counter() - began, 2)}
             self.rows[text] = row
             if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a") as file:
                     file.write(json.dumps(row) + "\n")
             report.progress(f"{text}: {100 * row['accuracy']:.2f} %, {row['seconds']} s")
@@ -60,10 +67,12 @@ def add_options(parser: argparse.ArgumentParser, seeds: int, steps: int | None =
         seeds: by default.
         steps: by default; None where the length of a run is not asked for.
     """
-    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--seeds", type=options.COUNT, default=seeds)
     if steps is not None:
-        parser.add_argument("--steps", type=int, default=steps, help="of every run (%(default)s)")
-    parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="write each run there, and go on from it")
+        parser.add_argument("--steps", type=options.COUNT, default=steps, help="of every run (%(default)s)")
+    parser.add_argument(
+        "--results", type=options.output, metavar="FILE.jsonl", help="write each run there, and go on from it"
+    )
 
 
 def clip_layers(model: nn.Module, most: float) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks import consensus_figure, report
+from benchmarks import consensus_figure, options, report
 from benchmarks.consensus_figure import RATES, WORKERS
 from benchmarks.report import Bar
 from gossip import costs, theory
@@ -238,11 +237,15 @@ def show_crowd(found: list[dict[str, Any]], dimension: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1_000, 30_000, 1_000_000], help="of the crowd")
-    parser.add_argument("--ticks", type=int, default=500_000, help="events of the crowd at least, under ticks exactly")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw thesis figure 2.3")
+    parser = options.parser("consensus", __doc__)
+    parser.add_argument("--repeats", type=options.whole(2), default=200)
+    parser.add_argument(
+        "--workers", type=options.whole(2), nargs="+", default=[1_000, 30_000, 1_000_000], help="of the crowd"
+    )
+    parser.add_argument(
+        "--ticks", type=options.COUNT, default=500_000, help="events of the crowd at least, under ticks exactly"
+    )
+    parser.add_argument("--plot", type=options.output, metavar="FILE.png", help="draw thesis figure 2.3")
     given = parser.parse_args(arguments)
     if given.quick:
         given = argparse.Namespace(**{**vars(given), "repeats": 10, "workers": [100, 10_000], "ticks": 2000})

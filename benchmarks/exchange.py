@@ -18,7 +18,7 @@ from torch.distributed.algorithms.model_averaging.averagers import PeriodicModel
 from torch.nn.parallel import DistributedDataParallel
 
 import gossip
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.fleet import Fleet, Signs, job_directories
 from benchmarks.loops import NETWORKS, Loop, Timing, timed
 from benchmarks.report import Bar, Spread, spread
@@ -248,13 +248,19 @@ def show(found: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--models", default="200k,7m,25m", help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--workers", default="2,4", help="numbers of worker processes")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=100, help=f"timed steps a round, in multiples of {PERIOD}")
-    parser.add_argument("--idle-workers", type=int, default=IDLE_WORKERS, help="M of the idle step; 0 leaves it out")
-    parser.add_argument("--idle-calls", type=int, default=20_000)
+    parser = options.parser("exchange", __doc__)
+    parser.add_argument(
+        "--models", type=options.some_of(NETWORKS), default="200k,7m,25m", help=f"of {', '.join(NETWORKS)}"
+    )
+    parser.add_argument("--workers", type=options.wholes(2), default="2,4", help="numbers of worker processes")
+    parser.add_argument("--rounds", type=options.COUNT, default=10)
+    parser.add_argument(
+        "--steps", type=options.COUNT, default=100, help=f"timed steps a round, in multiples of {PERIOD}"
+    )
+    parser.add_argument(
+        "--idle-workers", type=options.whole(0), default=IDLE_WORKERS, help="M of the idle step; 0 leaves it out"
+    )
+    parser.add_argument("--idle-calls", type=options.whole(2), default=20_000)
     given = parser.parse_args(arguments)
     if given.quick:
         small: dict[str, Any] = {"models": "200k", "workers": "2", "rounds": 2, "steps": 10, "idle_calls": 2000}

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, runs
+from benchmarks import options, report, runs
 from benchmarks.report import Bar
 from configs import load
 from launch.chaos import changed
@@ -114,13 +114,17 @@ def show(found: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--workers", type=int, default=WORKERS)
-    parser.add_argument("--minutes", type=float, default=MINUTES)
-    parser.add_argument("--step", type=float, default=STEP_S, metavar="S", help="seconds a local step sleeps")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="of the undisturbed job without sleep (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the schedule")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="throughput over time")
+    parser = options.parser("faults", __doc__)
+    parser.add_argument("--workers", type=options.whole(2), default=WORKERS)
+    parser.add_argument("--minutes", type=options.above_zero, default=MINUTES)
+    parser.add_argument(
+        "--step", type=options.above_zero, default=STEP_S, metavar="S", help="seconds a local step sleeps"
+    )
+    parser.add_argument(
+        "--seeds", type=options.whole(0), default=SEEDS, help="of the undisturbed job without sleep (%(default)s)"
+    )
+    parser.add_argument("--seed", type=options.whole(0), default=0, help="of the schedule")
+    parser.add_argument("--plot", type=options.output, metavar="FILE.png", help="throughput over time")
     given = parser.parse_args(arguments)
     counts = (KILLS, STOPS, LOSSES)
     if given.quick:

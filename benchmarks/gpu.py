@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_exchange, gpu_memory, gpu_steps, report
+from benchmarks import gpu_exchange, gpu_memory, gpu_steps, options, report
+from benchmarks.loops import NETWORKS
 from benchmarks.report import Bar
 
 PARTS = ("memory", "exchange", "trainer", "regularizers")
@@ -44,14 +45,14 @@ def devices(device: torch.device) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
+    parser = options.parser("gpu", __doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to see that the script works")
-    parser.add_argument("--models", nargs="+", default=["7m", "25m"], help="of the exchange")
-    parser.add_argument("--workers", type=int, default=2, help="that share the device")
-    parser.add_argument("--batch", type=int, default=512, help="of the exchange and the trainer")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=100, help="a round")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu to see that the script works")
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, default=["7m", "25m"], help="of the exchange")
+    parser.add_argument("--workers", type=options.COUNT, default=2, help="that share the device")
+    parser.add_argument("--batch", type=options.COUNT, default=512, help="of the exchange and the trainer")
+    parser.add_argument("--rounds", type=options.COUNT, default=10)
+    parser.add_argument("--steps", type=options.COUNT, default=100, help="a round")
     parser.add_argument("--compile", action="store_true", help="models of the trainer's part, both loops")
     given = parser.parse_args(arguments)
     if given.quick:
@@ -59,9 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         given = argparse.Namespace(**{**vars(given), **small})
     device = torch.device(given.device, 0) if given.device != "cpu" else torch.device("cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit(
-            "got --device cuda on a machine without a GPU that torch can use, expected one; try --device cpu"
-        )
+        parser.error("got --device cuda on a machine without a GPU that torch can use, expected one; try --device cpu")
     found = report.machine() | devices(device)
     print(report.describe(found))
     print(", ".join(f"{name} {value}" for name, value in devices(device).items()))

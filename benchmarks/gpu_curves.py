@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import options
+from launch.arguments import Parser
+
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The evaluations of one run."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [line for line in lines if "test_loss" in line]
+    """The evaluations of one run.
+
+    Raises:
+        ValueError: the file cannot be read, or holds something else.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return [line for line in lines if "test_loss" in line]
+    except OSError as error:
+        raise ValueError(f"got {path}, which cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise ValueError(f"got {path}, expected the metrics.jsonl of a run") from None
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the last point of each run, and draw all."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="python -m benchmarks.gpu_curves", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    parser.add_argument("--plot", type=options.output, metavar="FILE.png")
     given = parser.parse_args(arguments)
-    runs = {path.stem.removeprefix("metrics_"): read(path) for path in given.runs}
+    with options.mistakes(parser):
+        runs = {path.stem.removeprefix("metrics_"): read(path) for path in given.runs}
     for name, points in runs.items():
         last = points[-1] if points else {}
         print(f"{name}: {len(points)} points, last {last.get('step')}: {last.get('test_loss')}")

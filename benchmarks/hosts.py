@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 import gossip
-from benchmarks import networks, report
+from benchmarks import networks, options, report
 from benchmarks.by_hand import ByHand, connected
 from benchmarks.exchange import Round, flattened, ratios
 from benchmarks.fleet import Fleet, Signs, job_directories
@@ -281,20 +281,22 @@ def race(network: str, seeds: int, target: float, longest_s: float) -> dict[str,
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
+    parser = options.parser("hosts", __doc__)
     parser.add_argument("--model", default="7m", choices=list(HIDDEN))
-    parser.add_argument("--batch", type=int, default=BATCH_SIZE, help="samples of a step")
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=100, help="timed steps a round")
-    parser.add_argument("--seeds", type=int, default=3, help="of the race; 0 leaves it out")
-    parser.add_argument("--target", type=float, default=TARGET, help="loss of the race")
-    parser.add_argument("--longest", type=float, default=60.0, metavar="S", help="seconds after which a race is over")
+    parser.add_argument("--batch", type=options.COUNT, default=BATCH_SIZE, help="samples of a step")
+    parser.add_argument("--rounds", type=options.COUNT, default=8)
+    parser.add_argument("--steps", type=options.COUNT, default=100, help="timed steps a round")
+    parser.add_argument("--seeds", type=options.whole(0), default=3, help="of the race; 0 leaves it out")
+    parser.add_argument("--target", type=options.above_zero, default=TARGET, help="loss of the race")
+    parser.add_argument(
+        "--longest", type=options.above_zero, default=60.0, metavar="S", help="seconds after which a race is over"
+    )
     given = parser.parse_args(arguments)
     if given.quick:
         small: dict[str, Any] = {"model": "200k", "rounds": 1, "steps": 10, "seeds": 1, "longest": 3.0}
         given = argparse.Namespace(**{**vars(given), **small})
     if why := networks.why_none():
-        raise SystemExit(why)
+        parser.error(why)
     found = report.machine()
     print(report.describe(found))
     results: dict[str, Any] = {"cost": measure(given.model, given.rounds, given.steps, given.batch)}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import arms, report
+from benchmarks import arms, options, report
 from benchmarks.report import Bar
 from trainers import models
 from trainers.data import DATA
@@ -133,9 +133,9 @@ def show(compared: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, print, write."""
-    parser = report.parser(__doc__)
+    parser = options.parser("maxmin", __doc__)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="folder of CIFAR-10's python batches")
-    parser.add_argument("--epochs", type=float, default=EPOCHS)
+    parser.add_argument("--epochs", type=options.above_zero, default=EPOCHS)
     arms.add_options(parser, seeds=3)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -145,10 +145,11 @@ def main(arguments: list[str] | None = None) -> None:
     rates, sizes = RATES, (SAMPLES, VALIDATION)
     if given.quick:
         rates, sizes, given.seeds, given.epochs = RATES[1:2], (256, 128), 1, 1.0
-    data = images(given.data_root, *sizes, device)
+    with options.mistakes(parser):
+        data, known = images(given.data_root, *sizes, device), arms.Results(given.results)
     if given.quick:
         data["test"] = (data["test"][0][:200], data["test"][1][:200])
-    compared = compare(data, arms.Results(given.results), rates, given.seeds, given.epochs)
+    compared = compare(data, known, rates, given.seeds, given.epochs)
     report.finish(given, found, compared, show(compared))
 
 

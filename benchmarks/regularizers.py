@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.loops import CLASSES, Network
 from benchmarks.report import Bar, spread
 from regularizers import MeanSquare, Regularizer, Reve, Shade, VarianceConstancy
@@ -182,12 +182,12 @@ def show(name: str, case: Case, batch: int, found: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
+    parser = options.parser("regularizers", __doc__)
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument(
-        "--rounds", type=int, help="steps of each variant; as many as take about two minutes by default"
+        "--rounds", type=options.COUNT, help="steps of each variant; as many as take about two minutes by default"
     )
-    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--batch", type=options.COUNT, default=BATCH)
     given = parser.parse_args(arguments)
     if given.quick:
         given = argparse.Namespace(**{**vars(given), "models": ["200k"], "rounds": 2, "batch": 8})

@@ -126,14 +126,6 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options every benchmark has."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
-    made.add_argument("--quick", action="store_true", help="a small size that shows that the script works")
-    return made
-
-
 def finish(arguments: argparse.Namespace, found: dict[str, Any], results: Any, bars: Sequence[Bar]) -> None:
     """Print the bars, and write the JSON where one was asked for.
 

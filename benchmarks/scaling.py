@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.hosts import RATES as HOST_RATES
 from benchmarks.hosts import WIRES
 from benchmarks.race import slower
@@ -244,7 +244,7 @@ def filled(page: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Compute, print, and write where asked to."""
-    parser = report.parser(__doc__)
+    parser = options.parser("scaling", __doc__)
     parser.add_argument("--measure", action="store_true", help="simulate first (some minutes)")
     parser.add_argument("--page", action="store_true", help="put the tables into docs/scaling.md")
     given = parser.parse_args(arguments)

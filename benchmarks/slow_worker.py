@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 import gossip
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.fleet import Fleet, Signs, job_directories
 from benchmarks.loops import BATCH_SIZE, NETWORKS, Loop
 from benchmarks.report import Bar, Spread, spread
@@ -146,9 +146,11 @@ def _samples(paces: list[list[float]], rank: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=200, help="steps of worker 0 a round, a fifth for fully_sync")
+    parser = options.parser("slow_worker", __doc__)
+    parser.add_argument("--rounds", type=options.COUNT, default=20)
+    parser.add_argument(
+        "--steps", type=options.COUNT, default=200, help="steps of worker 0 a round, a fifth for fully_sync"
+    )
     given = parser.parse_args(arguments)
     if given.quick:
         given = argparse.Namespace(**{**vars(given), "rounds": 2, "steps": 20})

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import arms, report
+from benchmarks import arms, options, report
 from benchmarks.report import Bar
 from regularizers import REGULARIZERS, Regularizer
 from trainers import models
@@ -193,11 +193,21 @@ def show(compared: dict[str, Any], sizes: list[int]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, print, write."""
-    parser = report.parser(__doc__)
+    parser = options.parser("small_sample", __doc__)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="folder of MNIST's files")
     parser.add_argument("--backgrounds", required=True, metavar="DIR|FILE.npz", help="natural images")
-    parser.add_argument("--arms", default=",".join(WEIGHTS), help=f"of {', '.join(WEIGHTS)}; none is always there")
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="training samples (%(default)s)")
+    parser.add_argument(
+        "--arms",
+        type=options.some_of(WEIGHTS),
+        default=",".join(WEIGHTS),
+        help=f"of {', '.join(WEIGHTS)}; none is always there",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=options.some_of(map(str, SIZES)),
+        default=",".join(map(str, SIZES)),
+        help="training samples (%(default)s)",
+    )
     arms.add_options(parser, seeds=5, steps=STEPS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -208,9 +218,10 @@ def main(arguments: list[str] | None = None) -> None:
     if given.quick:
         sizes, given.seeds, given.steps = sizes[:1], 1, 3
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = Images(given.data_root, given.backgrounds, device)
+    with options.mistakes(parser):
+        images, known = Images(given.data_root, given.backgrounds, device), arms.Results(given.results)
     most = 200 if given.quick else None
-    compared = compare(images, arms.Results(given.results), names, sizes, given.seeds, given.steps, most)
+    compared = compare(images, known, names, sizes, given.seeds, given.steps, most)
     report.finish(given, found, compared, show(compared, sizes))
 
 

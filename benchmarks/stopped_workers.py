@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 import gossip
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.fleet import Fleet, Signs, job_directories
 from benchmarks.loops import NETWORKS
 from benchmarks.report import Bar
@@ -243,12 +243,23 @@ def show(found: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--workers", type=int, default=WORKERS)
-    parser.add_argument("--stopped", type=int, default=STOPPED)
-    parser.add_argument("--seconds", type=float, nargs=3, default=[60.0, 60.0, 20.0], metavar="S", help="of each phase")
-    parser.add_argument("--peer-seconds", type=float, default=10.0, help="of each phase of averaging; 0 leaves it out")
+    parser = options.parser("stopped_workers", __doc__)
+    parser.add_argument("--workers", type=options.whole(3), default=WORKERS)
+    parser.add_argument("--stopped", type=options.COUNT, default=STOPPED)
+    parser.add_argument(
+        "--seconds",
+        type=options.above_zero,
+        nargs=3,
+        default=[60.0, 60.0, 20.0],
+        metavar="S",
+        help="of each phase",
+    )
+    parser.add_argument(
+        "--peer-seconds", type=options.at_least_zero, default=10.0, help="of each phase of averaging; 0 leaves it out"
+    )
     given = parser.parse_args(arguments)
+    if given.stopped > given.workers - 2:
+        parser.error(f"--stopped: got {given.stopped} of {given.workers} workers, expected two or more to be left")
     if given.quick:
         given = argparse.Namespace(**{**vars(given), "seconds": [2.0, 2.0, 1.0], "peer_seconds": 1.0})
     found = report.machine()

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.fleet import Signs, job_directories
 from benchmarks.report import Bar
 from gossip import layout
@@ -354,10 +354,10 @@ def show(found: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--messages", type=int, default=MESSAGES)
-    parser.add_argument("--workers", type=int, default=WORKERS)
-    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser = options.parser("stress", __doc__)
+    parser.add_argument("--messages", type=options.COUNT, default=MESSAGES)
+    parser.add_argument("--workers", type=options.whole(2), default=WORKERS)
+    parser.add_argument("--seed", type=options.whole(0), default=0, help="of the faults")
     given = parser.parse_args(arguments)
     if given.quick:
         given = argparse.Namespace(**{**vars(given), "messages": min(given.messages, 10_000), "workers": 3})

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import arms, report
+from benchmarks import arms, options, report
 from regularizers import VarianceConstancy
 from trainers import models
 from trainers.data.sampling import stratified_split
@@ -136,9 +136,11 @@ def show(rows: list[arms.Row], steps: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--tables", default=",".join(TABLES), help="(%(default)s)")
-    parser.add_argument("--activations", default=",".join(ACTIVATIONS), help="(%(default)s)")
+    parser = options.parser("tables", __doc__)
+    parser.add_argument("--tables", type=options.some_of(TABLES), default=",".join(TABLES), help="(%(default)s)")
+    parser.add_argument(
+        "--activations", type=options.some_of(ACTIVATIONS), default=",".join(ACTIVATIONS), help="(%(default)s)"
+    )
     arms.add_options(parser, seeds=5, steps=STEPS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -147,7 +149,9 @@ def main(arguments: list[str] | None = None) -> None:
     names, activations = given.tables.split(","), given.activations.split(",")
     if given.quick:
         names, activations, given.seeds, given.steps = names[:1], activations[:1], 1, 2
-    rows = compare(arms.Results(given.results), names, activations, given.seeds, given.steps)
+    with options.mistakes(parser):
+        known = arms.Results(given.results)
+    rows = compare(known, names, activations, given.seeds, given.steps)
     show(rows, given.steps)
     report.finish(given, found, rows, [])
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gossip
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.fleet import job_directories
 from benchmarks.loops import BATCH_SIZE, CLASSES, NETWORKS
 from benchmarks.peers.worker import timed
@@ -168,9 +168,9 @@ def show(found: dict[str, Any]) -> list[Bar]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=50, help="steps a round of each loop")
+    parser = options.parser("trainer", __doc__)
+    parser.add_argument("--rounds", type=options.COUNT, default=40)
+    parser.add_argument("--steps", type=options.COUNT, default=50, help="steps a round of each loop")
     given = parser.parse_args(arguments)
     if given.quick:
         given = argparse.Namespace(**{**vars(given), "rounds": 3, "steps": 10})

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, runs
+from benchmarks import options, report, runs
 from benchmarks.accuracy import interval
 from gossip.methods.gosgd import WIRES
 
@@ -57,10 +57,10 @@ def show(compared: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, print, write."""
-    parser = report.parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=WORKERS)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of a worker")
+    parser = options.parser("wires", __doc__)
+    parser.add_argument("--seeds", type=options.COUNT, default=5)
+    parser.add_argument("--workers", type=options.COUNT, default=WORKERS)
+    parser.add_argument("--steps", type=options.COUNT, default=STEPS, help="of a worker")
     given = parser.parse_args(arguments)
     wires = [*WIRES]
     if given.quick:

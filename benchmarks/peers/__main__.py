@@ -16,10 +16,11 @@ import argparse
 import json
 import time
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import options, report
 from benchmarks.loops import BATCH_SIZE, CLASSES, NETWORKS
 from benchmarks.peers import environments, figures, launch, pages
 from benchmarks.peers.pages import KILLED, PLAIN, SLOW
@@ -116,28 +117,49 @@ def show(found: dict[str, Any]) -> list[report.Bar]:
     return made
 
 
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+        for scenario, model in product(pages.SCENARIOS, LEARNING_RATE):
+            document["results"]["runs"][scenario][model]["gosgd"]
+    except OSError as error:
+        raise ValueError(f"--page: got {path}, which cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(
+            f"--page: got {path}, expected a JSON of this benchmark with every table of the page"
+        ) from None
+    return dict(document)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = report.parser(__doc__)
-    parser.prog = "python -m benchmarks.peers"
+    parser = options.parser("peers", __doc__)
     parser.add_argument("--environments", type=Path, metavar="DIR", help="where libraries are installed, and kept")
-    parser.add_argument("--engines", default=",".join(row.name for row in ENGINES))
-    parser.add_argument("--models", default=",".join(LEARNING_RATE))
-    parser.add_argument("--scenarios", default=",".join(pages.SCENARIOS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", type=options.some_of(BY_NAME), default=",".join(row.name for row in ENGINES))
+    parser.add_argument("--models", type=options.some_of(LEARNING_RATE), default=",".join(LEARNING_RATE))
+    parser.add_argument("--scenarios", type=options.some_of(pages.SCENARIOS), default=",".join(pages.SCENARIOS))
+    parser.add_argument("--rounds", type=options.COUNT, default=5)
     parser.add_argument(
-        "--minutes", type=float, default=60.0, help="no table gets a further round that would end later"
+        "--minutes",
+        type=options.at_least_zero,
+        default=60.0,
+        help="no table gets a further round that would end later",
     )
-    parser.add_argument("--steps", type=int, default=100, help="of training, a worker")
+    parser.add_argument("--steps", type=options.whole(3), default=100, help="of training, a worker")
     parser.add_argument(
         "--page", type=Path, metavar="JSON", help="put what was measured before into docs/peers.md, and measure nothing"
     )
     parser.add_argument(
-        "--patience", type=float, default=20.0, help="seconds without a step before a job is said to hang"
+        "--patience",
+        type=options.above_zero,
+        default=20.0,
+        help="seconds without a step before a job is said to hang",
     )
     given = parser.parse_args(arguments)
     if given.page is not None:
-        PAGE.write_text(pages.filled(PAGE.read_text(), json.loads(given.page.read_text())))
+        with options.mistakes(parser):
+            filled = pages.filled(PAGE.read_text(), _kept(given.page))
+        PAGE.write_text(filled)
         return
     if given.quick:
         given = argparse.Namespace(**{**vars(given), **QUICK})

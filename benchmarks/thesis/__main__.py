@@ -9,8 +9,8 @@ What is trained already is not trained again, and what was interrupted goes on f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks import consensus_figure, report
 from benchmarks.thesis import pages, plots, pretend, recipe, work
 from benchmarks.thesis.recipe import SCALES, Recipe
+from launch.arguments import Parser
 
 RESULTS = Path(__file__).parent.parent.parent / "docs" / "results"
 
@@ -60,9 +61,21 @@ def write(name: str, found: Found, folder: Path) -> None:
 
 
 def kept(folder: Path) -> list[tuple[str, Recipe, Found]]:
-    """The results in a folder."""
-    names = [path.stem for path in sorted(folder.glob("*.json"))]
-    return [(name, recipe.read(name), json.loads((folder / f"{name}.json").read_text())) for name in names]
+    """The results in a folder.
+
+    Raises:
+        ValueError: there is a JSON of something else.
+    """
+    found = {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+    return [(name, recipe.read(name), one) for name, one in found.items()]
+
+
+def _read(path: Path) -> Found:
+    with contextlib.suppress(ValueError, TypeError):
+        found: Found = json.loads(path.read_text())
+        if path.stem in recipe.names() and {"scale", "rows"} <= set(found):
+            return found
+    raise ValueError(f"--pages: got {path}, expected a folder without JSON but that of this command")
 
 
 def rewrite(folder: Path) -> None:
@@ -80,7 +93,6 @@ def make(wanted: Sequence[tuple[str, str]], given: argparse.Namespace, folder: P
     Returns:
         Whether all were made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     pretended = pretend.write(given.out / "pretended") if any(scale == "smoke" for _, scale in wanted) else None
     whole = True
     for name, scale in wanted:
@@ -113,15 +125,23 @@ def main(arguments: list[str] | None = None) -> None:
         return
     folder = given.pages or (RESULTS if word in ("kept", "pages") else given.out / (given.scale or "cpu"))
     try:
-        there = kept(folder) if word in ("kept", "pages") else []
-        if word in ("kept", "pages") and not there:
-            raise ValueError(f"--pages: got {folder}, where no results are kept; expected a folder with a NAME.json")
-        scales = {name: given.scale or found["scale"] for name, _, found in there}
+        there = kept(folder)  # what else lies there would be met after hours of training
+        scales = {}
+        if word in ("kept", "pages"):
+            scales = {name: given.scale or found["scale"] for name, _, found in there}
+            if not scales:
+                raise ValueError(
+                    f"--pages: got {folder}, where no results are kept; expected a folder with a NAME.json"
+                )
         names = recipe.names() if word == "all" else list(scales) or given.names
         for name in names:
             recipe.read(name)
+        for place in (given.out, folder):
+            place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.exit(2, f"{parser.prog}: got {error.filename}, expected a folder that can be made: {error.strerror}\n")
     except ValueError as error:
-        parser.exit(2, f"benchmarks.thesis: {error}\n")
+        parser.exit(2, f"{parser.prog}: {error}\n")
     if word == "pages":
         rewrite(folder)
     elif not make([(name, scales.get(name, given.scale or "cpu")) for name in names], given, folder):
@@ -129,11 +149,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.thesis",
         description=__doc__,
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="a recipe's name; or list, all, kept or pages alone")
     parser.add_argument(
@@ -175,7 +194,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        report.run(main)
-    except ValueError as error:
-        sys.exit(f"benchmarks.thesis: {error}")
+    report.run(main)
