@@ -201,15 +201,19 @@ def plot(curves: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), sharey="row", constrained_layout=True)
-    for column, (key, label) in enumerate([("step", "local steps of a worker"), ("seconds", "seconds of training")]):
-        for row, (what, name) in enumerate([("test_loss", "held-out loss"), ("test_accuracy", "held-out accuracy")]):
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), sharex="col", sharey="row", constrained_layout=True)
+    across = {"step": "local steps of a worker", "seconds": "seconds of training"}
+    up = {"test_loss": ("held-out loss", 1), "test_accuracy": ("held-out accuracy, %", 100)}
+    for row, (what, (name, scale)) in zip(axes, up.items(), strict=True):
+        row[0].set_ylabel(name)
+        for axis, key in zip(row, across, strict=True):
+            axis.grid(alpha=0.3)
             for curve in curves:
                 found = curve["points"]
-                axes[row][column].plot([p[key] for p in found], [p[what] for p in found], ".-", label=curve["method"])
-            axes[row][0].set_ylabel(name)
-        axes[1][column].set_xlabel(label)
+                axis.plot([p[key] for p in found], [scale * p[what] for p in found], ".-", label=curve["method"])
+    for axis, name in zip(axes[1], across.values(), strict=True):
+        axis.set_xlabel(name)
     axes[0][0].legend()
-    figure.suptitle(f"consensus model, {curves[0]['workers']} workers")
+    figure.suptitle(f"CIFAR-10, consensus model of {curves[0]['workers']} workers")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

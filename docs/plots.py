@@ -39,15 +39,15 @@ STYLE: Any = {
     "axes.spines.right": False,
     "font.size": 9,
 }
-CHAIN = "docs.plots:chain"
+RING = "docs.plots:ring"
 
 
-def chain(step: int, workers: int) -> Any:
+def ring(step: int, workers: int) -> Any:
     """Every worker takes the mean with its neighbours on a ring, after every tenth step."""
     if (step + 1) % 10:
         return None
-    ring = np.eye(workers)
-    return (ring + np.roll(ring, 1, 0) + np.roll(ring, -1, 0)) / 3
+    own = np.eye(workers)
+    return (own + np.roll(own, 1, 0) + np.roll(own, -1, 0)) / 3
 
 
 METHOD_OPTIONS: dict[str, Sequence[dict[str, Any]]] = {
@@ -57,7 +57,7 @@ METHOD_OPTIONS: dict[str, Sequence[dict[str, Any]]] = {
     "easgd": [{"tau": 10}, {"tau": 1}, {"tau": 10, "alpha": 0.2}],
     "downpour": [{"n_fetch": 10, "n_push": 10}, {"n_fetch": 1, "n_push": 1}],
     "gosgd": [{"rho": 0.02}, {"rho": 0.1}, {"rho": 0.1, "peers": "adaptive"}, {"rho": 0.4}],
-    "matrix": [{"schedule": CHAIN}],
+    "matrix": [{"schedule": RING}],
 }
 
 
@@ -76,14 +76,19 @@ def method(name: str) -> None:
     world = World(WORKERS, DIMENSION, ROUNDS, repeats=REPEATS, seed=0)
     none = METHODS.config("none").of()
     for color, given, result in zip(COLORS, METHOD_OPTIONS[name], compare(configs, world), strict=False):  # type: ignore[arg-type]
-        label = ", ".join([name, *(f"{key}: {value}" for key, value in given.items())]).replace(CHAIN, "chain")
-        right.plot(result.steps, np.maximum(result.mean, 1e-3 * DIMENSION), color=color, linewidth=1.3, label=label)
+        label = ", ".join([name, *(f"{key}: {value}" for key, value in given.items())]).replace(RING, "ring")
+        above = {"clip_on": False, "zorder": 3}  # an error of 0 lies on the axis
+        right.plot(result.steps, result.mean / DIMENSION, color=color, linewidth=1.3, label=label, **above)
     bound = expected(none, WORKERS, DIMENSION, ROUNDS)
     if bound is not None and name != "none":
-        right.plot(np.arange(1, ROUNDS + 1), bound, color="#7f7f7f", linestyle=":", label="none")
-    right.set_yscale("log")
+        right.plot(np.arange(1, ROUNDS + 1), bound / DIMENSION, color="#7f7f7f", linestyle=":", label="none")
+    if min(line.get_ydata().min() for line in right.lines) > 0:
+        right.set_yscale("log")
+    else:  # logarithmic above 10, so that 0 has a place
+        right.set_yscale("symlog", linthresh=10)
+        right.set_ylim(bottom=0)
     right.set_xlabel("rounds: local steps of every worker")
-    right.set_ylabel("consensus error")
+    right.set_ylabel("consensus error per dimension")
     right.set_title(f"M = {WORKERS}, D = {DIMENSION}, updates N(0, 1), mean of {REPEATS} simulations", fontsize=9)
     right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(name, figure)
@@ -221,13 +226,12 @@ def maxmin() -> None:
     left.set_title("MaxMin(x) of one channel", fontsize=9)
     left.legend(frameon=False)
     signal = torch.sin(torch.linspace(0, 6 * np.pi, 400)) * torch.linspace(0.2, 1, 400)
-    right.plot(signal, color="#bbbbbb", label="pre-activation")
     right.plot(torch.relu(signal), color="#0072b2", label="relu keeps this")
-    right.plot(
-        -torch.relu(-signal), color="#d55e00", linestyle="--", label="MaxMin this, too (as a channel of its own)"
-    )
+    right.plot(-torch.relu(-signal), color="#d55e00", linestyle="--", label="MaxMin this, too, in a channel of its own")
+    right.set_ylim(-1, 1.4)
     right.legend(frameon=False, fontsize=8, loc="upper left")
     right.set_xlabel("position")
+    right.set_ylabel("pre-activation")
     _save("maxmin", figure)
 
 

@@ -235,7 +235,7 @@ def test_every_figure_of_a_run_is_explained(place):
     figures = [json.loads(path.read_text().splitlines()[-1]) for path in written]
     summary = json.loads((place / "runs/digits/final/summary.json").read_text())
     keys = {key for one in [*figures, *(line.get("exchange", {}) for line in figures), summary] for key in one}
-    for method, options in {"persyn": {"tau": 2}, "easgd": {}, "matrix": {"schedule": "docs.plots:chain"}}.items():
+    for method, options in {"persyn": {"tau": 2}, "easgd": {}, "matrix": {"schedule": "docs.plots:ring"}}.items():
         exchange = gossip.build(method, nn.Linear(2, 2), **options)
         keys |= set(exchange.stats())
         exchange.close()

@@ -67,7 +67,11 @@ def _named(machine: Found) -> str:
 
 def index(pages: Sequence[tuple[str, Recipe, Found]]) -> str:
     """The list of all pages."""
-    lines = [f"| [{recipe.title}]({name}.md) | {recipe.source} | `{found['scale']}` |" for name, recipe, found in pages]
+    lines = [
+        f"| [{recipe.title}]({name}.md) | {recipe.source} | {recipe.short if found['scale'] == 'cpu' else ''} |"
+        f" `{found['scale']}` |"
+        for name, recipe, found in pages
+    ]
     return "\n".join(
         [
             "# Results",
@@ -77,8 +81,8 @@ def index(pages: Sequence[tuple[str, Recipe, Found]]) -> str:
             "`DIR` holds the published files of the data sets, `IMAGES` natural images (a folder, or an .npz with an",
             "array `images`).",
             "",
-            "| what | paper | scale |",
-            "| --- | --- | --- |",
+            "| what | paper | in short | scale |",
+            "| --- | --- | --- | --- |",
             *lines,
             "",
         ]
@@ -127,8 +131,7 @@ def _gain(recipe: Recipe, measured: dict[tuple[str, str], list[float]], name: st
 def _heading(recipe: Recipe) -> str:
     wanted = {"high": "higher is better", "low": "lower is better"}[recipe.better]
     paper = ", in brackets the paper's" if recipe.paper else ""
-    measure = {"seconds": "Seconds of 100 steps", "binary": "Accuracy"}.get(recipe.measure, recipe.measure.capitalize())
-    return f"{measure} in {recipe.unit}, mean ± standard deviation over seeds ({wanted}){paper}."
+    return f"{recipe.quantity[0].upper()}{recipe.quantity[1:]}, mean ± standard deviation over seeds ({wanted}){paper}."
 
 
 def curves(recipe: Recipe, found: Found) -> str:

@@ -36,7 +36,7 @@ def draw(recipe: Recipe, found: Found, path: Path) -> None:
     from matplotlib import pyplot
 
     figure = _FORMS[recipe.shows](pyplot, recipe, found["rows"])
-    title = f"{recipe.title} ({found['scale']} scale)"
+    title = f"{recipe.title} ({found['scale']}\N{NO-BREAK SPACE}scale)"
     figure.suptitle(textwrap.fill(title, int(_LETTERS * figure.get_figwidth())), fontsize=11)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -90,7 +90,7 @@ def lines(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
     axis.set_xticklabels(dict.fromkeys(row["row"] for row in rows))
     axis.minorticks_off()
     axis.set_xlabel(recipe.across)
-    axis.set_ylabel(f"{recipe.measure}, {recipe.unit}")
+    axis.set_ylabel(recipe.quantity)
     axis.grid(alpha=0.3)
     axis.legend()
     return figure
@@ -119,13 +119,13 @@ def table(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
         )
     axis.plot([], [], "k_", ms=12, label="paper")
     axis.set_xticks(range(len(names)), names)
-    axis.set_ylabel(f"{recipe.measure}, {recipe.unit}")
+    axis.set_ylabel(recipe.quantity)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     return figure
 
 
 def densities(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
-    """A row of densities for each network, best last as in the paper first: by falling accuracy."""
+    """A row of densities for each network, the most accurate first."""
     ordered = sorted(rows, key=lambda row: row["figures"]["error"])
     across = max(len(row["figures"]["coordinates"]) for row in rows)
     size = (2.2 * across, 1.8 * len(rows))
@@ -137,6 +137,8 @@ def densities(pyplot: Any, recipe: Recipe, rows: list[Found]) -> Any:
         for axis, one in zip(line, row["figures"]["coordinates"], strict=False):
             axis.fill_between(np.linspace(one["from"], one["to"], len(one["density"])), one["density"], alpha=0.6)
         line[0].set_ylabel(f"{row['row']}\n{row['figures']['error']:.1f} % error", fontsize=8)
+    figure.supxlabel(f"value of each of the first {across} coordinates of Z", fontsize=9)
+    figure.supylabel("density", fontsize=9)
     return figure
 
 

@@ -18,7 +18,7 @@ from configs.base import Config
 
 RECIPES = Path(__file__).parent / "recipes"
 _KINDS = ("name", "method")
-_OWN = ("title", "source", "claim", "paper", "reported", "text", "runs_of", "like")
+_OWN = ("title", "source", "claim", "paper", "reported", "text", "short", "runs_of", "like")
 """What a recipe says for itself, whatever it is like."""
 SCALES = ("smoke", "cpu", "paper")
 
@@ -85,6 +85,7 @@ class Recipe(Config):
         runs_of: the recipe with the same runs, which are not made twice.
         scales: how much is run.
         text: what agrees with the paper at the scale `cpu`, what does not, and why that may be.
+        short: the same in some words.
     """
 
     title: str
@@ -106,6 +107,13 @@ class Recipe(Config):
     runs_of: str | None = None
     scales: dict[Scale, Extent]
     text: str = ""
+    short: str = ""
+
+    @property
+    def quantity(self) -> str:
+        """What was measured, with its unit."""
+        named = {"seconds": "seconds of 100 steps", "binary": f"accuracy, {self.unit}"}
+        return named.get(self.measure, f"{self.measure}, {self.unit}")
 
 
 class Task(NamedTuple):
