@@ -64,6 +64,9 @@ class Outbox(Acquaintance):
 
         A newer incarnation on a seat proves the older one's death; the older one is buried before anything is sent to
         the newer, because both share the words our announcements to that seat go through.
+
+        Raises:
+            ValueError: this member has no weights yet, and one of the others runs another model.
         """
         newest = []
         for seat, count in enumerate(self.transport.generations()):
@@ -77,12 +80,21 @@ class Outbox(Acquaintance):
 
     def _meet(self, member: Member) -> Peer:
         seat = self.transport.me.seat
-        return Peer(
+        peer = Peer(
             member,
             self.transport.open(member),
             inbox=layout.post(seat) + layout.COMMIT,
             receipt=layout.receipt(self.transport.seats, seat) + layout.ACKNOWLEDGED,
         )
+        try:
+            self.transport.check(member)
+        except ValueError as error:
+            if self._words[layout.STATE] < State.ACTIVE:
+                raise
+            # Whoever comes to those that train already is the one to give up: one mistake must not end the whole job.
+            peer.sound = False
+            _log.warning("worker %d: left out: %s", member.seat, error)
+        return peer
 
     def poll(self, merge: Merge) -> int:
         """Merge everything that is announced and note which of our own messages were read; never waits.

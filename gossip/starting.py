@@ -32,6 +32,9 @@ def agree_on_weights(
         keep: whether to keep one's own weights (of a run that is resumed) and at most offer them.
         deadline: on the monotonic clock; then those that have not appeared are no longer waited for.
         interrupted: asked while waiting.
+
+    Raises:
+        ValueError: another worker runs another model.
     """
     initial = transport.directory.path / "initial"
     while not initial.exists() and not interrupted():
@@ -47,6 +50,7 @@ def agree_on_weights(
                 _ask(transport, initial)
             time.sleep(0.001)
     if initial.exists():
+        check_models(transport)
         agreed = transport.tensor(initial, transport.dimension)
         if isinstance(transport, Cluster):
             transport.offer(agreed)
@@ -87,8 +91,13 @@ def _lowest_founder(transport: SharedMemory, wait: bool) -> bool:
 
 
 def wait_for_founders(transport: SharedMemory, deadline: float, interrupted: Callable[[], bool]) -> None:
-    """Wait until every founder's seat has been taken by somebody who is ready, died, or is joining."""
+    """Wait until every founder's seat has been taken by somebody who is ready, died, or is joining.
+
+    Raises:
+        ValueError: another worker runs another model.
+    """
     while not interrupted():
+        check_models(transport)
         counts = transport.generations()
         late = [
             seat
@@ -101,6 +110,17 @@ def wait_for_founders(transport: SharedMemory, deadline: float, interrupted: Cal
             _log.warning("worker %d: starts without workers %s, which have not come up", transport.me.seat, late)
             return
         time.sleep(0.001)
+
+
+def check_models(transport: SharedMemory) -> None:
+    """Refuse a start among living workers that run another model; each of them refuses it likewise.
+
+    Raises:
+        ValueError: one does.
+    """
+    for member in transport.members():
+        if member != transport.me:
+            transport.check(member)
 
 
 def _due(transport: SharedMemory, seat: int, counts: Sequence[int]) -> bool:

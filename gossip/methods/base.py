@@ -25,6 +25,7 @@ from gossip.layout import Member, State
 from gossip.mass import share_out
 from gossip.publication import Published, Publisher
 from gossip.server.protocol import Serving
+from gossip.starting import check_models
 from gossip.trace import Recorder
 from gossip.transports.shared_memory import SharedMemory
 
@@ -159,10 +160,14 @@ class Exchange(ABC):
 
         Returns:
             Whether the weights were received from a peer, who also told the step count.
+
+        Raises:
+            ValueError: another worker runs another model.
         """
         self._resume(steps)
         self._words[layout.STATE] = State.ACTIVE
         self.transport.appear()
+        check_models(self.transport)
         self._placed()
         return False
 

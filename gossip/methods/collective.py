@@ -18,14 +18,31 @@ class Collective(Exchange):
 
     collective = True
     _owns_group = False
+    _acquainted = False
     _turns = 0
     _gathered: Sequence[Published] = ()
 
     def meet(self) -> None:
-        """Join torch.distributed's default group; `close` leaves it again if the program was not in it before."""
-        if self.job.workers > 1 and not dist.is_initialized():
+        """Join torch.distributed's default group; `close` leaves it again if the program was not in it before.
+
+        Raises:
+            ValueError: the workers do not run the same model: their vectors would be averaged all the same.
+        """
+        if self.job.workers == 1 or self._acquainted:
+            return
+        if not dist.is_initialized():
             self.job.process_group(self.flat.vector.device)
             self._owns_group = True
+        self._acquainted = True
+        mine = torch.tensor([self.flat.dimension, self.flat.fingerprint], device=self.flat.vector.device)
+        most = torch.cat([mine, -mine])
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        if not torch.equal(most[:2], -most[2:]):
+            self.abandon()
+            raise ValueError(
+                f"got different models on the workers ({-most[2]:,} to {most[0]:,} elements), expected the same model"
+                " on every worker (names, shapes, dtype)"
+            )
 
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Join the process group and, at step 0, take the weights of rank 0, as DDP does."""

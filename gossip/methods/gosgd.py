@@ -251,6 +251,7 @@ class GoSGD(Exchange):
                 self._newcomers.remove(peer)
             elif (
                 state == State.JOINING
+                and peer.sound
                 and self.transport.reachable(peer.member)
                 and self._words[layout.STATE] == State.ACTIVE
                 and self.outbox.mass > 1

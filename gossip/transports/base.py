@@ -41,6 +41,13 @@ class Transport(ABC):
     def open(self, member: Member) -> Words:
         """The control words of any member that ever was, dead ones included: the ledger still needs them."""
 
+    def check(self, member: Member) -> None:  # noqa: B027 (where nobody can bring another model there is nothing to do)
+        """Refuse a living member that runs another model.
+
+        Raises:
+            ValueError: it does.
+        """
+
     @abstractmethod
     def slot(self, member: Member, index: int) -> Slot:
         """Slot `index` of a member, for reading, or for writing where it is this member's own."""

@@ -178,20 +178,25 @@ class Cluster(SharedMemory):
         return member not in self._courier.links and member not in self._unmet
 
     def open(self, member: Member) -> Words:
-        """A member's control words, as far as they are known here.
-
-        Raises:
-            ValueError: it runs another model.
-        """
+        """A member's control words, as far as they are known here."""
         link = self._link(member)
         if link is None:
             if member not in self._words and not self._local(member):
                 return self._unmet.setdefault(member, Mirror())
             return super().open(member)
-        theirs = (link.about.dimension, link.about.fingerprint)
-        if theirs[0]:
-            self.check_model(member, *theirs)
         return link.words
+
+    def check(self, member: Member) -> None:
+        """Refuse a living member that runs another model.
+
+        Raises:
+            ValueError: it does.
+        """
+        link = self._link(member)
+        if link is None:
+            super().check(member)
+        elif link.about.dimension:
+            self.check_model(member, link.about.dimension, link.about.fingerprint)
 
     def slot(self, member: Member, index: int) -> Tensor:
         """Slot `index` of a member as a tensor [D]; of a member elsewhere, what has been read from it."""

@@ -72,11 +72,7 @@ class DeviceMemory(SharedMemory):
             ) from None
 
     def open(self, member: Member) -> Words:
-        """A member's control words; at the first call its slots are mapped as well.
-
-        Raises:
-            ValueError: it runs another model.
-        """
+        """A member's control words; at the first call its slots are mapped as well."""
         words = super().open(member)
         if member != self.me and member not in self._direct:
             self._direct[member] = self._reach(member)

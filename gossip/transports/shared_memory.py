@@ -71,10 +71,10 @@ class SharedMemory(View, Transport):
         except ValueError:
             self.close()
             raise
-        mapped[0] = layout.MAGIC
         mapped[layout.DIMENSION] = dimension
         mapped[layout.FINGERPRINT] = fingerprint
         mapped[layout.STATE] = State.STARTING
+        mapped[0] = layout.MAGIC
 
     def reachable(self, member: Member) -> bool:
         """Whether no partition lies between this member and another; see make_sides."""
@@ -98,28 +98,26 @@ class SharedMemory(View, Transport):
                     ) from None
                 generation += 1
 
-    def open(self, member: Member) -> Words:
-        """A member's control words.
-
-        Raises:
-            ValueError: it runs another model.
-        """
-        known = member in self._words
-        words = super().open(member)
-        if not known and words[0]:
-            self.check_model(member, words[layout.DIMENSION], words[layout.FINGERPRINT])
-        return words
-
-    def check_model(self, member: Member, dimension: int, fingerprint: int) -> None:
-        """Refuse a member that runs another model.
+    def check(self, member: Member) -> None:
+        """Refuse a living member that runs another model.
 
         Raises:
             ValueError: it does.
         """
-        if (dimension, fingerprint) != (self.dimension, self.fingerprint):
+        words = self.open(member)
+        if words[0]:
+            self.check_model(member, words[layout.DIMENSION], words[layout.FINGERPRINT])
+
+    def check_model(self, member: Member, dimension: int, fingerprint: int) -> None:
+        """Refuse a living member whose model is described so, if it is not this member's.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if (dimension, fingerprint) != (self.dimension, self.fingerprint) and not self.dead(member):
             raise ValueError(
-                f"got a model of {dimension:,} elements on worker {member.seat} and"
-                f" {self.dimension:,} here, expected the same model on every worker (names, shapes, dtype)"
+                f"got another model on worker {member.seat} than on worker {self.me.seat} ({dimension:,} and"
+                f" {self.dimension:,} elements), expected the same model on every worker (names, shapes, dtype)"
             )
 
     def place(self, slot: int, whole: bool, receiver: Member) -> int:

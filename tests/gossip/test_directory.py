@@ -144,7 +144,7 @@ def test_members_with_different_models_are_refused(job):
     here = SharedMemory(job, 0, 8, torch.float32, 1, fingerprint=1)
     there = SharedMemory(job, 1, 8, torch.float32, 1, fingerprint=2)
     with pytest.raises(ValueError, match="expected the same model on every worker"):
-        here.open(there.me)
+        here.check(there.me)
     here.close()
     there.close()
 
