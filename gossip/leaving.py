@@ -79,7 +79,9 @@ def _claim_in_turn(transport: Transport, name: str) -> bool:
     attempt = 0
     while not transport.claim(f"{name}-{attempt}"):
         holder = transport.claimant(f"{name}-{attempt}")
-        if holder != transport.me and (holder is None or not transport.dead(holder)):
+        if holder == transport.me:
+            return True
+        if holder is None or not transport.dead(holder):
             return False
         attempt += 1
     return True
@@ -108,9 +110,10 @@ def inherit(outbox: Outbox, founders: int) -> int:
         return 0
     if now.taken != ledger.taken or not extinct(now) or not now.balanced:
         return 0
-    transport.words[layout.TAKEN] = transport.words[layout.TAKEN] + now.lost
-    outbox.mass += now.lost
-    return now.lost
+    shares = now.lost - now.awaited  # a founder that comes after this must not make more of the mass than there is
+    transport.words[layout.TAKEN] = transport.words[layout.TAKEN] + shares
+    outbox.mass += shares
+    return shares
 
 
 def _next_in_line(outbox: Outbox) -> bool:

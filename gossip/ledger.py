@@ -54,7 +54,7 @@ def balance(
             a member elsewhere whose last receipts went down with its host.
     """
     held: dict[tuple[int, int], int] = {}
-    in_flight = lost = taken = 0
+    in_flight = lost = taken = awaited = 0
     apart: Counter[tuple[int, int]] = (
         Counter()
     )  # per pair of seats: sent, less received, less what is known to be unread
@@ -63,6 +63,8 @@ def balance(
         founder = words.get(Member(seat, 0))
         if founder is None or not founder[layout.GENESIS]:
             lost += genesis
+        if founder is None:
+            awaited += genesis
     for member, own in words.items():
         amount = own[layout.GENESIS] + own[layout.TAKEN]
         taken += own[layout.TAKEN]
@@ -89,7 +91,7 @@ def balance(
         else:
             lost += amount
     lost += sum(left & MASK for pair, left in apart.items() if left & MASK <= doubtful[pair])
-    return Ledger(held, in_flight, lost - taken, taken)
+    return Ledger(held, in_flight, lost - taken, taken, awaited)
 
 
 def _post(words: Mapping[Member, Words], member: Member, seat: int, seats: int) -> tuple[int, int, Member]:

@@ -63,12 +63,14 @@ class Ledger:
         in_flight: shares of messages that a living member will still read or take back.
         lost: shares that died with their holders (and mail between two dead members), less what was `taken` again.
         taken: shares re-issued after every holder of mass had died.
+        awaited: of those lost, shares of founders that have not come yet, and bring them if they do.
     """
 
     held: dict[tuple[int, int], int]
     in_flight: int
     lost: int
     taken: int
+    awaited: int = 0
 
     @property
     def total(self) -> int:

@@ -174,6 +174,21 @@ def test_who_claims_an_extinct_jobs_mass_late_takes_none_that_is_held_again(monk
     assert job.audit().balanced
 
 
+def test_a_founder_that_comes_after_the_mass_of_the_dead_was_issued_again_brings_its_own():
+    job = Job(founders=2)
+    job.meeting = Meeting(SEATS)
+    job.start(0, share_out(2)[0], State.ACTIVE)
+    job.restart(0)
+    alone = job.outboxes[0]
+    assert inherit(alone, 2) == share_out(2)[0], "and not what founder 1 may still bring"
+    assert inherit(alone, 2) == 0
+    job.start(1, share_out(2)[1], State.JOINING)
+    ledger = job.audit()
+    assert ledger.balanced
+    assert ledger.lost == 0
+    assert sum(ledger.held.values()) == TOTAL
+
+
 class Interrupted:
     """Books whose members go on while they are copied: `act` happens at one given read of a word."""
 
