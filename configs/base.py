@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
@@ -56,9 +57,10 @@ class Custom(BaseModel):
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for a near miss among `choices`, else the empty string."""
-    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """`"; did you mean 'x'?"` for a near miss among `choices`, whatever its case, else the empty string."""
+    folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def import_object(path: str) -> Any:
@@ -72,10 +74,17 @@ def import_object(path: str) -> Any:
         raise ValueError(f"got {path!r}, expected 'package.module:name'")
     try:
         found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
     except ImportError as error:
         raise ValueError(f"cannot import {module_name!r} for {path!r}: {error}; is it on PYTHONPATH?") from error
+    except Exception as error:  # whatever a module of the user's does
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+        raise ValueError(
+            f"cannot import {module_name!r} for {path!r}: {type(error).__name__}: {error}{where}"
+        ) from error
+    try:
+        for part in attribute.split("."):
+            found = getattr(found, part)
     except AttributeError as error:
         raise ValueError(f"module {module_name!r} has no {attribute!r}") from error
     return found

@@ -106,6 +106,11 @@ MISTAKES = {
         "run.yaml:2: model.name: got unknown model 'mlpp', expected one of cnn, mlp or 'package.module:name'"
         "; did you mean 'mlp'?",
     ),
+    "unknown component in capitals": (
+        "model:\n  name: MLP\n" + TRAIN,
+        "run.yaml:2: model.name: got unknown model 'MLP', expected one of cnn, mlp or 'package.module:name'"
+        "; did you mean 'mlp'?",
+    ),
     "the word custom names nothing": (
         "model: {name: custom}\n" + TRAIN,
         "run.yaml:1: model.name: got unknown model 'custom', expected one of cnn, mlp or 'package.module:name'",

@@ -1,0 +1,41 @@
+"""What is said where a module of the user's own, or what is wanted of it, is not there."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import import_object
+
+MODULES = {
+    "own_missing": ("import not_to_be_found", "No module named 'not_to_be_found'; is it on PYTHONPATH?"),
+    "own_attribute": (
+        "import os\nos.no_such_thing",
+        r"AttributeError: module 'os' has no attribute 'no_such_thing' \(.*own_attribute.py, line 2\)",
+    ),
+    "own_syntax": ("def net(:", r"SyntaxError: .* \(own_syntax.py, line 1\)$"),
+    "own_value": ("raise KeyError('width')", r"KeyError: 'width' \(.*own_value.py, line 1\)"),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_went_wrong_in_a_module_is_said_with_its_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, said = MODULES[name]
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=f"^cannot import '{name}' for '{name}:Net': {said}"):
+        import_object(f"{name}:Net")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("math:no_such_thing", "module 'math' has no 'no_such_thing'"),
+        ("math:", "got 'math:', expected 'package.module:name'"),
+        (":pi", "got ':pi', expected 'package.module:name'"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(path: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        import_object(path)
