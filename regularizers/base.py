@@ -100,10 +100,17 @@ class Regularizer(nn.Module):
 
         return hook
 
-    def scale(self, layer: str, output: Tensor) -> float:
-        """What the layer's loss will be multiplied with, for gradients that are computed beforehand; never 0."""
-        narrow = output.dtype == torch.float16  # gradients times the weight would underflow there
-        return 1.0 if narrow else self.options.weight * self._factors[layer] or 1.0
+    def scale(self, layer: str, output: Tensor, terms: int = 1) -> float:
+        """What to multiply the gradient of a layer's loss with that is computed beforehand; never 0.
+
+        It is what the loss will be multiplied with, where the gradient can be kept so.
+
+        Args:
+            output: in whose dtype the gradient is kept.
+            terms: that the loss is a mean of; in float16 they have to be undone, for the gradient would underflow.
+        """
+        narrow = output.dtype == torch.float16
+        return float(terms) if narrow else self.options.weight * self._factors[layer] or 1.0
 
     def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
         """What `losses` needs of one call of a layer in training; called in the forward pass, without autocast.

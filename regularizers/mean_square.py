@@ -1,6 +1,6 @@
 """The plain penalty mean(y^2) on pre-activations: the control to run beside every regularizer.
 
-Imports regularizers.base and torch.
+Imports regularizers.base and tap, and torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regularizers.base import REGULARIZERS, Regularizer, RegularizerConfig
+from regularizers.tap import tap
 
 
 class MeanSquareConfig(RegularizerConfig):
@@ -36,8 +37,11 @@ class MeanSquare(Regularizer):
     Options = MeanSquareConfig
 
     def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
-        """The mean square, and of how many."""
-        return mean_square_loss(output), output.numel()
+        """The mean square with its gradient, and of how many."""
+        count = output.numel()
+        scale = self.scale(layer, output, count)
+        y = output.detach()
+        return tap(output, mean_square_loss(y), y * (2 * scale / count), scale=scale), count
 
     def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
         """The mean square of each layer, over all its calls."""

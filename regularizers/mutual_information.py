@@ -111,7 +111,7 @@ class MutualInformation(Regularizer):
 
     def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The representation with its noise, [K, F]."""
-        clean = features(output, self.options.side)
+        clean = features(output.clone(), self.options.side)  # averaging keeps its input for the backward pass
         scale: float = self.options.variance**0.5
         return clean + scale * torch.randn_like(clean)
 

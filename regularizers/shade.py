@@ -104,7 +104,7 @@ def _measured_in_parts(y: Tensor, mu0: Tensor, mu1: Tensor, scale: float, form: 
     """Loss, gradient and sums of `_measured`."""
     gradient = torch.empty_like(y)
     rows = len(y) if y.device.type != "cpu" else max(1, _PART * len(y) // max(1, y.numel()))
-    factor = torch.tensor(scale, dtype=mu0.dtype, device=y.device)
+    factor = torch.full((), scale, dtype=mu0.dtype, device=y.device)  # filled there: nothing is copied or waited for
     parts = [
         _measure(some, mu0, mu1, factor, into, form == "sigmoid")
         for some, into in zip(torch.split(y, rows), torch.split(gradient, rows), strict=True)
@@ -171,7 +171,8 @@ class Shade(Regularizer):
         samples = self._samples(layer, output.detach(), state)
         mu0, mu1 = state[0].flatten(), state[1].flatten()
         count = samples.numel() // mu0.numel()
-        scale = self.scale(layer, output) / (count if self.options.reduction == "mean" else 1)
+        terms = count if self.options.reduction == "mean" else 1
+        scale = self.scale(layer, output, terms) / terms  # of the sum
         with torch.no_grad():
             total, gradient, sums = _measured_in_parts(samples, mu0, mu1, scale, self.options.form)
         return tap(output, total, gradient.reshape(output.shape), scale=scale), sums, count

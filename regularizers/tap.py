@@ -26,7 +26,7 @@ class _Tap(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         ctx.save_for_backward(gradient, parameter_gradient)
-        ctx.shape, ctx.scale = output.shape, scale
+        ctx.shape, ctx.dtype, ctx.scale = output.shape, output.dtype, scale
         return value.clone()
 
     @staticmethod
@@ -36,7 +36,10 @@ class _Tap(torch.autograd.Function):
         if of_parameter is not None:
             of_parameter = of_parameter * factor
         if not _known(factor, ctx.scale):
-            own = own * (factor / ctx.scale).to(own.dtype)
+            # Of a small ratio float16 holds few digits: it would scale every element wrongly.
+            wide = own.float() if own.dtype == torch.float16 else own
+            own = wide * (factor / ctx.scale).to(wide.dtype)
+        own = own.to(ctx.dtype)
         if len(own) < ctx.shape[0]:
             whole = own.new_zeros(ctx.shape)
             whole[: len(own)] = own
@@ -62,7 +65,8 @@ def tap(
     Args:
         output: [N, ...] of the layer; its values may change in place later.
         value: scalar loss, without a graph.
-        gradient: [n, ...] of scale times the loss, with respect to the first n <= N rows of the output.
+        gradient: [n, ...] of scale times the loss, with respect to the first n <= N rows of the output; of its dtype
+            or a wider one.
         parameter: that the loss depends on besides.
         parameter_gradient: of the loss with respect to it.
         scale: what the loss will probably be weighted with; a pass over the gradient is saved where it is.

@@ -118,7 +118,7 @@ class VarianceConstancy(Regularizer):
             rows.requires_grad_()
             loss = vcl_loss(rows, beta, self.options.n)
             of_rows, of_beta = torch.autograd.grad(loss, (rows, beta))
-        return tap(output, loss.detach(), of_rows.to(output.dtype), beta, of_beta), beta.numel()
+        return tap(output, loss.detach(), of_rows, beta, of_beta), beta.numel()
 
     def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
         """The mean over the units of each layer; a layer that was called twice has twice as many."""

@@ -79,5 +79,12 @@ class Edm(Regularizer):
         return group_means(output if output.dtype == torch.float64 else output.float(), self.options.groups)
 
     def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
-        """The loss of each layer, over the samples of all its calls."""
-        return {name: edm_loss(torch.cat(calls)) for name, calls in seen.items()}
+        """The loss of each layer, over the samples of all its calls.
+
+        Raises:
+            ValueError: there is a single sample.
+        """
+        means = {name: torch.cat(calls) for name, calls in seen.items()}
+        if name := next((name for name, samples in means.items() if len(samples) < 2), None):
+            raise ValueError(f"got a batch of 1 sample of layer {name!r}, expected at least 2: a covariance needs them")
+        return {name: edm_loss(samples) for name, samples in means.items()}

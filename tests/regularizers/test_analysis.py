@@ -66,6 +66,10 @@ def test_edm_as_a_regularizer_takes_positions_for_samples_and_layers_wide_enough
         Edm(model, groups=5)
     with pytest.raises(ValueError, match="groups: got 1"):
         Edm(model, groups=1)
+    alone = Edm(model.train(), groups=3, layers=["3"])
+    model(x[:1])
+    with pytest.raises(ValueError, match="got a batch of 1 sample of layer '3', expected at least 2"):
+        alone(torch.zeros(1, dtype=torch.long))
 
 
 def test_modes_are_found_where_there_are_two_and_none_is_made_up():

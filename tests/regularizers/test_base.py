@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from regularizers import MeanSquare, Shade, VarianceConstancy
+from regularizers import MeanSquare, MutualInformation, Shade, VarianceConstancy
 from regularizers.fused import Fused
 from regularizers.layers import linear_layers, named_layers, preactivation_layers
 from regularizers.shade import shade_loss
@@ -80,15 +80,13 @@ def test_it_sees_what_the_layers_gave_whatever_is_done_to_it_next(inplace):
     model = network(inplace).double()
     x = images().double()
     shade, vcl = Shade(model, weight=0.3), VarianceConstancy(model, weight=0.2, example_inputs=x)
-    square = MeanSquare(model, weight=0.1) if not inplace else None
+    square = MeanSquare(model, weight=0.1)
     betas = list(vcl.parameters())
-    loss = functional.cross_entropy(model(x), TARGETS) + shade(TARGETS) + vcl(TARGETS)
-    loss = loss + square(TARGETS) if square else loss
+    loss = functional.cross_entropy(model(x), TARGETS) + shade(TARGETS) + vcl(TARGETS) + square(TARGETS)
     loss.backward()
     got = [parameter.grad.clone() for parameter in [*model.parameters(), *betas]]
     for one in (shade, vcl, square):
-        if one:
-            one.remove()
+        one.remove()
     for parameter in [*model.parameters(), *betas]:
         parameter.grad = None
     h, expected = x, torch.zeros(()).double()
@@ -98,12 +96,43 @@ def test_it_sees_what_the_layers_gave_whatever_is_done_to_it_next(inplace):
             one = torch.ones(h.shape[1]).double()
             beta = betas[[model.features[0], model.features[2], model.head[1]].index(layer)]
             expected = expected + 0.3 * shade_loss(h, -one, one) + 0.2 * vcl_loss(h, beta, 2)
-            expected = expected + 0.1 * h.square().mean() if square else expected
+            expected = expected + 0.1 * h.square().mean()
     expected = expected + functional.cross_entropy(h, TARGETS)
     expected.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
     for mine, parameter in zip(got, [*model.parameters(), *betas], strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-10, atol=1e-13)
+
+
+def test_critics_of_large_maps_bear_activations_in_place():
+    gradients = []
+    for inplace in (False, True):
+        model = network(inplace)
+        information = MutualInformation(model, weight=0.1, layers=["features.0"], side=2, example_inputs=images())
+        torch.manual_seed(0)
+        model(images())
+        gradients += torch.autograd.grad(information(TARGETS), model.features[0].weight)
+    assert torch.equal(*gradients)
+    assert (gradients[0] != 0).any()
+
+
+@pytest.mark.parametrize("kind", [Shade, VarianceConstancy, MeanSquare])
+def test_a_mean_over_many_keeps_its_small_gradients_in_float16(kind, monkeypatch):
+    """A million positions: each gradient is below float16's range before the loss is scaled, and in it afterwards."""
+    monkeypatch.setattr("regularizers.fused.SMALL", 1 << 30)  # no compiler's seconds
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    exact = torch.randn(16, 1, 256, 256, generator=torch.Generator().manual_seed(0)).half().float()
+    regularizer = kind(model, weight=1e-2, example_inputs=exact)
+    found = []
+    for y in (exact, exact.half()):
+        y = (2 * y).requires_grad_()
+        seen = {"0": [regularizer.observe("0", (y,), y)]}
+        loss = 1e-2 * regularizer.losses(seen, TARGETS)["0"]
+        (gradient,) = torch.autograd.grad(2.0**16 * loss, y)
+        assert gradient.dtype == y.dtype
+        found.append(gradient.float())
+    whole, narrow = found
+    assert float((narrow - whole).norm() / whole.norm()) < 1e-3
 
 
 def test_its_own_loss_alone_can_be_differentiated_and_more_than_once():
