@@ -34,7 +34,7 @@ class Flat:
             averaged.
 
     Raises:
-        ValueError: the model has no floating-point state, or mixes dtypes or devices.
+        ValueError: the model has no floating-point state, mixes dtypes or devices, or has complex parameters.
     """
 
     def __init__(self, model: nn.Module | Sequence[nn.Module]) -> None:
@@ -108,9 +108,14 @@ def _floating(model: nn.Module) -> Iterator[tuple[str, tuple[Tensor, list[_Home]
         stores: tuple[dict[str, Tensor | None], ...] = (module._parameters, module._buffers)
         for store in stores:
             for key, tensor in store.items():
+                name = f"{prefix}.{key}" if prefix else key
+                if isinstance(tensor, nn.Parameter) and tensor.is_complex():
+                    raise ValueError(
+                        f"got complex parameter {name!r}, which would be trained and never exchanged, expected a real"
+                        " one; keep it as torch.view_as_real gives it"
+                    )
                 if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:
                     continue
-                name = f"{prefix}.{key}" if prefix else key
                 found.setdefault(id(tensor), (name, tensor, []))[2].append((store, key))
     yield from ((name, (tensor, homes)) for name, tensor, homes in found.values())
 

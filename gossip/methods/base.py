@@ -84,12 +84,17 @@ class Exchange(ABC):
         self.job = Job.from_environment() if job is None else job
         try:
             self.options.check(self.job.workers)
+            self.flat = Flat(model)
         except ValueError:
             self.job.abort()
             raise
-        self.flat = Flat(model)
         first, *self._beside = [model] if isinstance(model, nn.Module) else model
-        self.transport = self._take_seat()
+        try:
+            self.transport = self._take_seat()
+        except (ValueError, OSError):
+            if not self.job.supervised:  # others may be in it, one on this very seat
+                self.job.directory.let_go()
+            raise
         self.steps = 0
         self._done = 0
         self._words = self.transport.words
@@ -218,8 +223,16 @@ class Exchange(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        assert not state, f"{type(self).__name__} keeps no state, but a checkpoint has {sorted(state)}"
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: it is of another method.
+        """
+        if state:
+            raise ValueError(
+                f"got {sorted(state)} for {type(self).__name__}, expected nothing: it keeps no state; is the checkpoint"
+                " another method's?"
+            )
 
     def publish(self) -> None:
         """Show a snapshot of the weights to whoever evaluates; never waits."""

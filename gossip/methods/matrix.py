@@ -16,7 +16,7 @@ from torch import Tensor
 
 from configs.base import check_call, import_callable
 from gossip.matrices import Matrix, keeps_consensus
-from gossip.methods.base import METHODS, MethodConfig
+from gossip.methods.base import METHODS, MethodConfig, log
 from gossip.methods.collective import Collective
 
 _TOLERANCE = 1e-6
@@ -100,13 +100,13 @@ class MatrixExchange(Collective):
         self._kept = {self.job.rank + 1: self.flat.vector}
         if self.job.rank == 0:
             self._kept[0] = torch.empty_like(self.flat.vector)
-        self._central = False
+        self._central = self._restored = False
         self._exchanges = self._sent = 0
 
     def start(self, steps: int = 0, interrupted: Callable[[], bool] = lambda: False) -> bool:
-        """Join the process group; w~ starts where the workers do."""
+        """Join the process group; w~ starts where the workers do, or where a checkpoint says."""
         received = super().start(steps, interrupted)
-        if self.job.rank == 0 and steps == 0:
+        if self.job.rank == 0 and (steps == 0 or not self._restored):
             self._kept[0].copy_(self.flat.vector)
         return received
 
@@ -160,10 +160,15 @@ class MatrixExchange(Collective):
         return {"central": self._central, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave; where another worker did, w~ starts anew from worker 0's weights."""
         self._central = state["central"]
-        if 0 in self._kept:
+        if 0 not in self._kept:
+            return
+        if "center" in state:
             self._kept[0].copy_(state["center"])
+            self._restored = True
+        elif self._central:
+            log.warning("matrix: w~ starts anew from worker 0's weights: its checkpoint is another worker's")
 
 
 def combine(coefficients: NDArray[np.float64], rows: Mapping[int, Tensor]) -> Tensor:

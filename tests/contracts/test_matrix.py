@@ -77,6 +77,17 @@ def test_the_central_variable_survives_a_checkpoint(monkeypatch):
     assert torch.equal(resumed.flat.vector, whole.flat.vector)
 
 
+def test_the_central_variable_starts_with_the_weights_where_no_checkpoint_of_worker_0_is_left(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GOSGD_JOB"):
+        monkeypatch.delenv(name, raising=False)
+    exchange = gossip.build("matrix", make_model("mlp"), schedule="support.schedules:ring_and_center")
+    exchange.load_state_dict({"central": True})
+    exchange.start(100)
+    weights = exchange.flat.vector.clone()
+    assert exchange.close()
+    assert torch.equal(exchange.flat.vector, weights), "which is w~ now"
+
+
 @pytest.mark.parametrize(
     ("schedule", "complaint"),
     [

@@ -1,6 +1,7 @@
 """What every exchange method must keep, on real processes: one row a method."""
 
 import copy
+import resource
 
 import numpy as np
 import pytest
@@ -369,3 +370,25 @@ def test_weights_that_were_moved_away_are_noticed_at_the_next_step(alone, method
 def test_what_is_wrong_is_named_and_nothing_is_left(alone, method, options, complaint):
     with pytest.raises(ValueError, match=complaint):
         gossip.build(method, make_model("mlp"), **options)
+    assert not list(root().glob("*gosgd-*"))
+
+
+def test_a_model_that_cannot_be_exchanged_leaves_nothing(alone):
+    with pytest.raises(ValueError, match="got Flatten without floating-point parameters"):
+        gossip.build("gosgd", nn.Flatten())
+    assert not list(root().glob("*gosgd-*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(ValueError, match=r"shared memory: got .* expected 4,156,032 bytes"):
+            gossip.build("gosgd", nn.Linear(1000, 1039, bias=False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(root().glob("*gosgd-*"))
+
+
+def test_the_state_of_another_method_is_refused(alone):
+    exchange = gossip.build("none", make_model("mlp"))
+    with pytest.raises(ValueError, match=r"got \['generator'\] for NoExchange, expected nothing"):
+        exchange.load_state_dict({"generator": 1})
+    exchange.close()

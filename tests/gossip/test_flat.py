@@ -167,6 +167,15 @@ def test_mixed_devices_are_refused():
         Flat(model)
 
 
+def test_complex_parameters_are_refused_and_complex_constants_stay_out():
+    model = nn.Linear(2, 2)
+    model.register_buffer("turns", torch.ones(4, dtype=torch.complex64))
+    assert Flat(model).dimension == 32
+    model.phase = nn.Parameter(torch.ones(4, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="got complex parameter 'phase'"):
+        Flat(model)
+
+
 def test_a_model_without_weights_is_refused():
     with pytest.raises(ValueError, match="got ReLU without floating-point parameters"):
         Flat(nn.ReLU())
