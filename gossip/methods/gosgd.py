@@ -191,8 +191,9 @@ class GoSGD(Exchange):
 
     def _founded(self) -> bool:
         """Whether no founder is still to come with its share of the mass."""
-        counts = self.transport.generations()[: self.job.directory.founders]
-        return all(counts) or self.transport.claimant("started") is not None
+        directory, counts = self.job.directory, self.transport.generations()
+        came = all(counts[seat] or directory.given_up(seat) for seat in range(directory.founders))
+        return came or self.transport.claimant("started") is not None
 
     def _inherits(self) -> bool:
         """Whether the mass of the dead was re-issued to this worker."""

@@ -30,8 +30,8 @@ class NoExchange(Exchange):
     def _leave(self, timeout_s: float) -> bool:
         self.publish()
         self._words[layout.STATE] = State.GONE
-        counts = self.transport.generations()
-        if any(counts[seat] == 0 for seat in range(self.job.directory.founders)):
+        counts, directory = self.transport.generations(), self.job.directory
+        if any(counts[seat] == 0 and not directory.given_up(seat) for seat in range(directory.founders)):
             return False  # a worker that is still starting will come last
         others = [member for member in self.transport.members() if member != self.me]
         if any(self._state(member) != State.GONE and not self.transport.dead(member) for member in others):

@@ -60,6 +60,19 @@ def test_who_has_to_go_hands_over_its_mass_at_once(team):
     assert job.workers[1].ask("close") is True
 
 
+@pytest.mark.parametrize("method", ["none", "gosgd"])
+def test_a_worker_that_was_taken_out_before_it_came_is_missed_by_nobody(team, method):
+    job = team(method, 2, {}, absent=[1])
+    job.directory.give_up(1)
+    if method == "gosgd":  # nor by the successor of the only one there is
+        job.workers.pop().kill()
+        job.workers.append(job.run(0))
+        job.workers[0].answer()
+    job.ask("start")
+    job.ask("steps", 3, 0.1)
+    assert job.workers[0].ask("close") is True
+
+
 def test_nobody_stays_for_a_worker_that_does_not_get_on(team):
     job = team("gosgd", 2, {"rho": 0.5})
     job.ask("start")
