@@ -1,73 +1,49 @@
-"""The command `gosgd`: a row a subcommand. Imports the commands only when they are used, because torch takes seconds.
+"""The command `gosgd`: what holds for every subcommand. Imports the command line, and with it all else, when it runs.
 
 Exit codes: 0 done, 2 the user's mistake (one or two lines, no traceback), 1 anything else, 128 + N after signal N.
 """
 
 from __future__ import annotations
 
-import argparse
+import errno
+import io
+import locale
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 
-from launch import clusters, commands, inspection
-from launch.arguments import Parser
 from launch.errors import DONE, FAILED, MISTAKE, RunFailedError, log_traceback, say
 
-Row = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
-
-ROWS: list[Row] = [
-    ("train", "train a model with several workers on this machine", commands.add_train, commands.train),
-    ("launch", "write what starts a job on SLURM or Kubernetes", clusters.add, clusters.launch),
-    ("validate", "check a configuration without running it", commands.add_validate, commands.validate),
-    ("explain", "show what a job's exchange does and costs", commands.add_explain, commands.explain),
-    ("replay", "rebuild a recorded run as a product of matrices", commands.add_replay, commands.replay),
-    ("analyze", "look into the layers of a run's final model", commands.add_analyze, commands.analyze),
-    ("chaos", "kill, stop and cut off workers of a job, and see what it costs", commands.add_chaos, commands.chaos),
-    ("consensus", "consensus error of each method against theory", commands.add_consensus, commands.consensus),
-    ("report", "write a page of what runs did", inspection.add_report, inspection.report),
-    ("doctor", "find out what does not work on this machine", inspection.add_doctor, inspection.doctor),
-    ("recipes", "list the recipes that come along, or copy one", inspection.add_recipes, inspection.recipes),
-    ("completion", "write completion for your shell", inspection.add_completion, inspection.completion),
-]
-
-
-def parser() -> Parser:
-    """The parser of the whole command line."""
-    whole = Parser(
-        prog="gosgd", description="Distributed training for PyTorch in which workers never wait for each other."
-    )
-    whole.epilog = (
-        "examples:\n"
-        "  gosgd train digits --workers 4     a first run, with data that comes along\n"
-        "  gosgd report runs/digits           what it did, as a page\n"
-        "  gosgd doctor                       when something does not work\n"
-        "\n"
-        "`gosgd COMMAND --help` shows options and examples of a command. Exit codes: 0 done, 1 failed, 2 a mistake in\n"
-        "what was asked for, 128 + N ended by signal N."
-    )
-    whole.add_argument("--version", action="version", version=f"gosgd {version('gosgd')}")
-    parsers = whole.add_subparsers(dest="command", required=True, metavar="command")
-    for name, summary, add, function in ROWS:
-        sub = parsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        sub.set_defaults(function=function, parser=sub, whole=whole)
-        add(sub)
-    return whole
+_OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of paths that were given wrong, or cannot be used by this user."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
-    words = parser()
-    given, rest = words.parse_known_args(arguments)
-    # argparse gives up on positional arguments behind an option: `gosgd train digits --workers 4 run.dir=here`.
-    if not hasattr(given, "overrides") or not all("=" in word and not word.startswith("-") for word in rest):
-        if rest:
-            given.parser.unknown(rest)
-    else:
-        given.overrides += rest
+    if arguments is None:
+        _speak_utf8()
+    _complete()
     try:
+        code = _run(arguments)
+    except SystemExit as end:  # argparse has said what there is to say
+        code = end.code if isinstance(end.code, int) else DONE
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _write_nowhere()
+    except OSError as error:
+        _write_nowhere()
+        say(f"standard output: {error.strerror}")
+        return FAILED
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        from launch.command_line import understood
+
+        given = understood(arguments)
         return int(given.function(given))
     except ValueError as error:
         say(error)
@@ -78,12 +54,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _write_nowhere()
         return DONE
     except Exception as error:
-        say(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}; the traceback is in {log_traceback()}")
+        if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:
+            say(f"got {os.fsdecode(error.filename)}, which cannot be used ({error.strerror}); expected another path")
+            return MISTAKE
+        log = log_traceback()
+        where = f"; the traceback is in {log}" if log else ""
+        say(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{where}")
         return FAILED
+
+
+def _speak_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding: a run's files are the same anywhere."""
+    if not sys.flags.utf8_mode and locale.getpreferredencoding(False).lower().replace("-", "") != "utf8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _complete() -> None:
+    """Make up for what this process was started without."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # else files would take the numbers of closed streams
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any name
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody is told how a child has ended
+
+
+def _write_nowhere() -> None:
+    """Have what is still to be written to standard output vanish: the interpreter would try again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

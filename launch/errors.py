@@ -31,8 +31,11 @@ def said(log: str) -> str:
 
 
 def log_traceback() -> str:
-    """Write the exception under way to a file of its own; returns its path."""
-    descriptor, path = tempfile.mkstemp(prefix="gosgd-", suffix=".log", text=True)
-    with os.fdopen(descriptor, "w") as file:
-        traceback.print_exc(file=file)
+    """Write the exception under way to a file of its own; returns its path, empty where nothing can be written."""
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="gosgd-", suffix=".log", text=True)
+        with os.fdopen(descriptor, "w") as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return ""
     return path

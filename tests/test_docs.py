@@ -16,7 +16,7 @@ from torch import nn
 
 import gossip
 from docs import generate, plots
-from launch import cli
+from launch import cli, command_line
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -182,7 +182,7 @@ def test_commands_of_benchmarks_have_options_that_there_are(monkeypatch):
 
 
 def test_commands_in_sentences_have_options_that_there_are():
-    parsers = next(action for action in cli.parser()._actions if action.dest == "command").choices
+    parsers = next(action for action in command_line.parser()._actions if action.dest == "command").choices
     found = 0
     for page in PAGES:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
@@ -252,7 +252,7 @@ def subparsers(parser):
 
 
 def test_every_command_says_what_it_does_and_has_examples_in_its_help():
-    found = {parser.prog: parser for parser in subparsers(cli.parser())}
+    found = {parser.prog: parser for parser in subparsers(command_line.parser())}
     assert {"gosgd train", "gosgd recipes list", "gosgd recipes copy", "gosgd launch slurm"} < set(found)
     for name, parser in found.items():
         assert re.search(r"^examples?:\n", parser.format_help(), re.M), name

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from launch import cli
+from launch import cli, command_line
 from launch.completion import script
 from launch.inspection import SHELLS
 from launch.keys import keys, paths
@@ -40,7 +40,7 @@ def test_shells_accept_their_script(shell, tmp_path, capsys):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes(tmp_path):
-    (tmp_path / "script").write_text(script(cli.parser(), "bash"))
+    (tmp_path / "script").write_text(script(command_line.parser(), "bash"))
     tries = "\n".join(f"try {line}" for line, _ in CASES)
     body = 'source ./script\ntry() { COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); _gosgd; echo "${COMPREPLY[*]}"; }\n'
     done = subprocess.run(["bash", "-c", body + tries], cwd=tmp_path, capture_output=True, text=True, timeout=20)
@@ -49,7 +49,7 @@ def test_bash_completes(tmp_path):
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="no fish")
 def test_fish_completes(tmp_path):
-    (tmp_path / "script").write_text(script(cli.parser(), "fish"))
+    (tmp_path / "script").write_text(script(command_line.parser(), "fish"))
     tries = "\n".join(f"echo (complete -C '{line}' | string replace -r '\\t.*' '' | sort)" for line, _ in CASES)
     done = subprocess.run(
         ["fish", "--no-config", "-c", f"source ./script\n{tries}"],

@@ -27,7 +27,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 """Where processes come from."""
 
 _PRELOADED = ["torch.distributed", "torch.nn.parallel", "torch._dynamo", "torch.utils.tensorboard"]
-_OURS = ["launch.cli", "launch.supervisor", "launch.worker", "launch.join"]
+_OURS = ["launch.cli", "launch.command_line", "launch.supervisor", "launch.worker", "launch.join"]
 CONTEXT.set_forkserver_preload([*_PRELOADED, *_OURS])
 
 
