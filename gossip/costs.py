@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from gossip.matrices import vectors
 from gossip.methods.base import MethodConfig
 from gossip.methods.downpour import DownpourConfig
 from gossip.methods.easgd import EASGDConfig
@@ -64,8 +63,7 @@ def _pairwise(config: PairwiseConfig, workers: int) -> float:
 
 def _matrix(config: MatrixConfig, workers: int) -> float:
     found = [config.matrix(step, workers) for step in range(_STEPS)]
-    moved = sum(np.count_nonzero(k) - np.count_nonzero(k.diagonal()) for k in found if k is not None)
-    return float(moved / _STEPS / workers)
+    return sum(vectors(k) for k in found if k is not None) / _STEPS / workers
 
 
 _RATES: dict[type[MethodConfig], Callable[[Any, int], float]] = {

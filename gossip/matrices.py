@@ -128,6 +128,20 @@ def keeps_consensus(matrix: Matrix, tolerance: float = 1e-9) -> bool:
     return bool(np.allclose(matrix.sum(1), 1.0, rtol=0, atol=tolerance))
 
 
+def vectors(matrix: Matrix) -> int:
+    """How many weight vectors travel where worker 1 keeps w~: entries of K off the diagonal, but for its own two rows.
+
+    What worker 1 reads of another comes once for both, and what one of its rows reads of the other does not travel.
+
+    Args:
+        matrix: [M+1, M+1].
+    """
+    read = matrix[1:] != 0
+    read[0] |= matrix[0] != 0
+    read[0, 0] = False
+    return int(np.count_nonzero(read) - np.count_nonzero(read[:, 1:].diagonal()))
+
+
 def spectral_gap(matrix: Matrix) -> float:
     """1 - |lambda_2|: what one application of K takes off the slowest mode of disagreement.
 

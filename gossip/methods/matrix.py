@@ -51,7 +51,10 @@ class MatrixConfig(MethodConfig):
 
 
 def checked(given: Any, workers: int, where: str) -> Matrix:
-    """A user's matrix as float64 [M+1, M+1].
+    """A user's matrix as float64 [M+1, M+1], its rows divided by their sums.
+
+    What is within the tolerance is rounding, and would add up: thirds of float32 let equal weights grow by 3 % in a
+    million steps.
 
     Args:
         given: an array, tensor or nested list.
@@ -81,15 +84,16 @@ def checked(given: Any, workers: int, where: str) -> Matrix:
             f"{where}: got a sum of {matrix[row].sum():g} in row {row}, expected 1: equal weights have to stay equal;"
             " divide the row by its sum"
         )
-    return matrix
+    scaled: Matrix = matrix / matrix.sum(1, keepdims=True)
+    return scaled
 
 
 @METHODS.register(MatrixConfig)
 class MatrixExchange(Collective):
     """Every worker sends its weights to those whose row of K names it, and takes its own row's combination.
 
-    A message goes to each worker m with K[m, j] != 0, so the cost of a step is the number of non-zero entries off the
-    diagonal. w~ starts at the common initial weights and is kept by worker 0.
+    A message goes to each worker m with K[m, j] != 0, see gossip.matrices.vectors. w~ starts at the common initial
+    weights and is kept by worker 0.
     """
 
     Options = MatrixConfig

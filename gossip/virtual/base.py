@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from gossip.matrices import vectors
 from gossip.methods.base import MethodConfig
 from gossip.methods.easgd import EASGDConfig
 from gossip.methods.matrix import MatrixConfig
@@ -133,9 +132,8 @@ class Matrix(Virtual):
         return 1
 
     def after_update(self, turn: Turn) -> None:
-        """As many vectors travel as K has entries off its diagonal."""
+        """One matrix."""
         matrix = None if turn.round is None else self._matrix(turn.round, self.workers)
         if matrix is not None:
             Mix((self.center, *range(self.workers)), matrix).apply(self.table.everywhere)
-            moved = np.count_nonzero(matrix) - np.count_nonzero(matrix.diagonal())
-            self.sent += moved * len(self.table.rows)
+            self.sent += vectors(matrix) * len(self.table.rows)

@@ -108,6 +108,11 @@ def test_a_schedule_that_keeps_no_consensus_is_refused_at_once(monkeypatch, sche
     assert list(root().glob("*gosgd-*")) == before
 
 
+def test_rows_that_are_rounded_keep_a_consensus_for_any_number_of_steps():
+    rounded = checked(np.full((3, 3), 0.3333333), 3, "mine")
+    assert abs(rounded.sum(1) - 1).max() < 1e-15
+
+
 def test_a_negative_entry_is_refused():
     with pytest.raises(ValueError, match="got -1 in row 1, column 3, expected 0 or more"):
         checked(schedules.negative(0, 3), 3, "mine")

@@ -89,6 +89,13 @@ def test_a_later_matrix_stands_on_the_left():
         matrices.product([])
 
 
+def test_what_worker_1_keeps_does_not_travel_to_it():
+    assert matrices.vectors(matrices.none(3)) == 0
+    assert matrices.vectors(matrices.persyn(3)) == 6
+    assert matrices.vectors(matrices.easgd(3, 0.1)) == 4, "w~ to two workers, and they to worker 1"
+    assert matrices.vectors(matrices.fully_sync(3)) == 6
+
+
 def test_spectral_gap_is_0_without_exchange_and_1_with_a_full_average():
     assert matrices.spectral_gap(matrices.none(4)) == 0.0
     assert matrices.spectral_gap(matrices.persyn(4)) == pytest.approx(1.0)
