@@ -60,11 +60,17 @@ def _anonymous(one: Finding) -> Finding:
 
 def anonymous(said: str) -> str:
     """`said` without the names of user and host, and with ~ for the home directory."""
-    said = said.replace(str(Path.home()), "~")
-    for name, stands_in in ((_user(), "USER"), (socket.gethostname(), "HOST")):
-        if name and name not in ("root", "localhost"):
+    for name, stands_in in ((_home(), "~"), (_user(), "USER"), (socket.gethostname(), "HOST")):
+        if name not in ("", "/", "root", "localhost"):
             said = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", stands_in, said)
     return said
+
+
+def _home() -> str:
+    try:
+        return str(Path.home())
+    except RuntimeError:  # a container's user without a home
+        return ""
 
 
 def _user() -> str:

@@ -8,7 +8,7 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -64,12 +64,21 @@ class Finding:
 
 def everything(timeout_s: float) -> Iterator[Finding]:
     """All findings, section by section."""
-    yield from versions()
-    yield from machine()
-    yield from devices()
-    yield from shared_memory()
-    yield from shadows()
-    yield from exchange(attempt(timeout_s))
+    yield from _found("versions", versions)
+    yield from _found("machine", machine)
+    yield from _found("devices", devices)
+    yield from _found("shared memory", shared_memory)
+    yield from _found("package names", shadows)
+    yield from _found("two processes", lambda: exchange(attempt(timeout_s)))
+
+
+def _found(section: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of a section; what keeps it from being looked at further, such as a broken driver, is one, too."""
+    try:
+        yield from look()
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        yield Finding(section, "the rest", f"not looked at: {type(error).__name__}: {said}", True)
 
 
 def versions() -> Iterator[Finding]:

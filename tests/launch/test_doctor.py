@@ -106,6 +106,31 @@ def test_rdma_needs_memory_that_can_be_locked(monkeypatch, up, limit, broken, sa
     assert (found.broken, said in found.value) == (broken, True), found.value
 
 
+def test_what_keeps_a_section_from_being_looked_at_is_found_and_the_others_are_looked_at(monkeypatch):
+    def fail() -> bool:
+        raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(doctor_checks, "rdma", fail)
+    monkeypatch.setattr(doctor_checks, "attempt", lambda timeout_s: doctor_trial.Trial({}))
+    found = [*doctor_checks.everything(1.0)]
+    (broken,) = [one for one in found if one.broken and one.section == "devices"]
+    assert (broken.name, broken.value) == ("the rest", "not looked at: RuntimeError: CUDA error: out of memory")
+    assert {one.section for one in found} >= {"devices", "shared memory", "package names"}
+
+
+@pytest.mark.parametrize("home", ["/", "/home/al", None])
+def test_only_the_home_directory_itself_is_hidden(monkeypatch, home):
+    """That of a container's user may be the root of all, or none at all: no name, no HOME."""
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    else:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(getpass, "getuser", lambda: "")
+    hidden = "~/x" if home == "/home/al" else "/home/al/x"
+    assert doctor.anonymous("/home/al/x /home/alice /dev/shm") == f"{hidden} /home/alice /dev/shm"
+
+
 def test_broken_things_are_marked_and_come_with_advice():
     text = doctor.text([Finding("a", "one", "fine"), Finding("a", "two", "bad", True, "mend it")])
     assert text.splitlines() == [
