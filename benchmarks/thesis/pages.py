@@ -76,10 +76,11 @@ def index(pages: Sequence[tuple[str, Recipe, Found]]) -> str:
         [
             "# Results",
             "",
-            "The papers' figures and tables, run with this project; each page says what was less than in the paper.",
+            "Figures and tables of [the papers](../README.md#sources), run with this project. Each page says what was less than",
+            "in the paper (`cpu`: fewer steps, samples and seeds), what agrees with it and what does not.",
             "Made by `python -m benchmarks.thesis kept --data-root DIR --backgrounds IMAGES --pages docs/results`;",
             "`DIR` holds the published files of the data sets, `IMAGES` natural images (a folder, or an .npz with an",
-            "array `images`).",
+            "array `images`). `python -m benchmarks.thesis list` names all recipes.",
             "",
             "| what | paper | in short | scale |",
             "| --- | --- | --- | --- |",

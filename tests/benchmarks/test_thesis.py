@@ -181,7 +181,7 @@ def test_a_recipe_without_its_data_is_skipped(tmp_path, capsys, monkeypatch):
 def test_what_is_not_there_is_said_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(thesis, "RESULTS", tmp_path)
     wrong = {
-        ("kept",): "where no results are kept; expected a NAME.json there",
+        ("kept",): "where no results are kept; expected a folder with a NAME.json",
         ("pages",): "where no results are kept",
         ("figure_2_3", "table_9"): "got recipe 'table_9', expected one of figure_2_1",
     }
