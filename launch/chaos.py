@@ -17,7 +17,7 @@ from configs import Loaded
 from gossip.directory import JobDirectory
 from launch.chaos_figures import Told, figures, report
 from launch.disturber import Disturber
-from launch.errors import DONE, FAILED, say
+from launch.errors import DONE, FAILED, RunFailedError, say
 from launch.faults import Plague
 from launch.nursery import Nursery
 from launch.plan import Plan, make_plan
@@ -43,7 +43,7 @@ def _run(given: argparse.Namespace, nursery: Nursery) -> int:
     folder = Path(given.out or Path("runs") / f"{loaded.config.name}-chaos")
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--out: got {folder}, which is not empty; expected a new directory")
-    steps = given.steps or _steps(loaded, given.duration, nursery)
+    steps = _steps(loaded, given.duration, nursery) if given.steps is None else given.steps
     say(f"{steps:,} steps a worker, about {given.duration:.0f} s; undisturbed first")
     plague = Plague(
         kill_every=given.kill_every,
@@ -60,9 +60,15 @@ def _run(given: argparse.Namespace, nursery: Nursery) -> int:
     for name, faults in (("undisturbed", []), ("disturbed", schedule)):
         plan = make_plan(changed(loaded, steps, folder / name), "never")
         companion = Disturber(faults, last=bool(faults), seed=given.seed)
-        code = Supervisor(plan, nursery, companion).run()
+        supervisor = Supervisor(plan, nursery, companion)
+        code = supervisor.run()
+        if supervisor.interrupted:  # by SIGTERM, too, after which a job has ended well, but not a comparison
+            return 128 + supervisor.interrupted
         if code != DONE:
             return code
+        summary = plan.directory.read_summary()
+        if summary is None or summary["interrupted"]:
+            raise RunFailedError(f"{name}: the job was stopped before its end (run directory {plan.directory.path})")
         told[name] = Told.of(plan.directory, companion, plan.workers)
         say(f"{name}: done, {len(companion.recoveries)} processes killed")
     found = figures(told["undisturbed"], told["disturbed"]) | {"plague": dataclasses.asdict(plague)}
@@ -79,7 +85,12 @@ def _check(given: argparse.Namespace, loaded: Loaded[Run]) -> None:
     if given.duration < 1:
         raise ValueError(f"--duration: got {given.duration:g} s, expected at least 1 s")
     if not any((given.kill_every, given.stop_every, given.several_every, given.partition_every)):
-        raise ValueError("got no faults, expected at least one of --kill-every, --stop-every, --several-every")
+        raise ValueError(
+            "got no faults, expected at least one of --kill-every, --stop-every, --several-every, --partition-every"
+        )
+    for name in ("steps", "several"):
+        if (count := getattr(given, name)) is not None and count < 1:
+            raise ValueError(f"--{name}: got {count}, expected at least 1")
     workers = loaded.config.run.workers
     if workers < 2:
         raise ValueError(f"got {workers} worker, expected at least 2: nobody would be left to go on (--workers 4)")
@@ -137,5 +148,5 @@ def _steps(loaded: Loaded[Run], duration_s: float, nursery: Nursery) -> int:
             supervisor.run()
     if not pace.rate:
         say("interrupted")
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(128 + supervisor.interrupted)
     return max(1, round(pace.rate * duration_s))

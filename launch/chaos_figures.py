@@ -168,7 +168,7 @@ def report(found: dict[str, Any], folder: Path) -> str:
         "-"
         if found["mass_total"] is None
         else f"{found['mass_total']:.6f}, {found['mass_lost']:.6f} of it lost with its holders;"
-        f" balanced in {'all' if found['ledger_balanced'] else 'NOT ALL'} of {found['ledger_audits']} audits"
+        f" balanced in {'NOT ALL' if found['ledger_balanced'] is False else 'all'} of {found['ledger_audits']} audits"
     )
     rows = [
         ("workers", str(found["workers"])),

@@ -30,7 +30,7 @@ class Look(NamedTuple):
 
     Attributes:
         time: on the clock of `time.time`.
-        steps: local steps of everybody who ever was.
+        steps: local steps of everybody who ever was; after a start of all workers anew, from where they go on.
         up: workers that are not dead, joining or stopped.
         finished: workers that make no more local steps.
     """
@@ -48,7 +48,7 @@ class Recovery:
     Attributes:
         seat: of the victim.
         killed: when it was.
-        members: how many had been seen on its seat by then.
+        members: how many had been seen on its seat by then, in the job as it is now.
         started: its next process was started.
         up: that process had its place in the job (before: the interpreter and its imports).
         fed: it had a peer's weights.
@@ -100,9 +100,11 @@ class Disturber:
         self._view: View | None = None
 
     def prepare(self, job: JobDirectory) -> None:
-        """Before the workers come: partitions need a place in the job's directory."""
+        """Before the workers come, or all of them anew: partitions need a place in the job's directory."""
         self._sides = make_sides(job)
         self._view = View(job)
+        for one in self.recoveries:
+            one.members = 0
 
     def turn(self, seats: Sequence[Seat]) -> None:
         """One look, and whatever is due."""
@@ -200,7 +202,10 @@ class Disturber:
             if one.training is None:
                 self._follow(one, view, seats[one.seat], now)
         if not self.looks or now - self.looks[-1].time >= _LOOK_S:
-            steps = sum(view.open(member)[layout.DONE] for member in view.everybody())
+            words = [view.open(member) for member in view.everybody()]
+            steps = sum(own[layout.DONE] + own[layout.EARLIER] for own in words)
+            if self.looks and len(view.members()) < len(seats):  # all are started anew, and some are not there yet
+                steps = self.looks[-1].steps
             finished = sum(bool(view.open(member)[layout.FINISHED]) for member in view.members())
             self.looks.append(Look(now, steps, len(seats) - len(self._fell), finished))
 

@@ -55,6 +55,9 @@ class Supervisor:
         nursery: starts the workers' processes.
         companion: looks on.
         place: of this launcher in the job; it makes the job by default.
+
+    Attributes:
+        interrupted: the first signal that came, or 0.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Supervisor:
         self._place = Founding(plan) if place is None else place
         self._budgets: dict[str, Budget] = {}
         self._given_up: list[Seat] = []
-        self._interrupted = 0
+        self.interrupted = 0
         self._signals = 0
         self._late: list[Seat] = []
 
@@ -87,7 +90,7 @@ class Supervisor:
         try:
             self._listen()
             # Nothing is made before somebody can be started who would remove it if this process were killed.
-            while not (self._nursery.ready or self._interrupted):
+            while not (self._nursery.ready or self.interrupted):
                 time.sleep(_POLL_S)
             self._job = job = self._place.enter()
             self._workers = [Seat(rank, plan, job, self._nursery) for rank in self._place.ranks]
@@ -110,7 +113,7 @@ class Supervisor:
             others = self._place.leave()
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-        return last_word(self.plan, step, others, self._interrupted, [seat.name for seat in self._late])
+        return last_word(self.plan, step, others, self.interrupted, [seat.name for seat in self._late])
 
     def _listen(self) -> None:
         for number in SIGNALS:  # what is ignored, as under nohup, stays so
@@ -118,7 +121,7 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN if ignored else self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = self._interrupted or number
+        self.interrupted = self.interrupted or number
         self._signals += 1
 
     def _start(self, seat: Seat) -> None:
@@ -133,10 +136,10 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._over():
             for seat in self._seats:
-                waiting = not (seat.done or seat.running or self._interrupted)
+                waiting = not (seat.done or seat.running or self.interrupted)
                 if waiting and time.monotonic() >= seat.due:
                     self._start(seat)
-            if self._interrupted:
+            if self.interrupted:
                 self._late = self._stop(self.plan.run.run.grace_s)
                 return
             ended = [(seat, code) for seat in self._seats if (code := seat.poll()) is not None]
@@ -278,7 +281,7 @@ class Supervisor:
         while running and time.monotonic() - began < patience_s and self._signals == signals:
             time.sleep(0.02)
             running = [seat for seat in running if seat.poll() is None]
-            if running and self._interrupted and not told and time.monotonic() - began > _SILENT_S:
+            if running and self.interrupted and not told and time.monotonic() - began > _SILENT_S:
                 told = True
                 names = ", ".join(seat.name for seat in running)
                 self._progress.say(f"{names}: up to {patience_s:.0f} s to save; a second signal ends them at once")

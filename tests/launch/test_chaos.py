@@ -1,18 +1,26 @@
 """Eight workers under thirty kills and stops: the job ends as if nothing had been, and every share is accounted for."""
 
 import json
+import signal
+import subprocess
+import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from launching import ROOT, jobs, processes
+from launching import ROOT, jobs, made, processes, started, until
 from support.commands import main
+from torch import nn
 
+import gossip
 from configs import load
+from gossip.directory import JobDirectory
+from gossip.job import Job
 from launch.chaos import changed
 from launch.chaos_figures import Told, figures
 from launch.disturber import Disturber, Look, Recovery
-from launch.faults import Plague
+from launch.faults import Fault, Plague
 from launch.nursery import Nursery
 from launch.plan import make_plan
 from launch.supervisor import Supervisor
@@ -84,6 +92,8 @@ def test_the_command_compares_a_run_with_itself_undisturbed(tmp_path, monkeypatc
         ([], "got no faults, expected at least one of --kill-every"),
         (["--kill-every", "5s", "--workers", "1"], "got 1 worker, expected at least 2"),
         (["--several-every", "5s", "--several", "2", "--workers", "2"], "--several: got 2, expected fewer than"),
+        (["--several-every", "5s", "--several", "-1"], "--several: got -1, expected at least 1"),
+        (["--kill-every", "5s", "--steps", "-5"], "--steps: got -5, expected at least 1"),
         (["--kill-every", "5s", "--duration", "0"], "--duration: got 0 s, expected at least 1 s"),
         (["--partition-every", "5s", "exchange={method: none}"], "--partition-every: got exchange.method none"),
     ],
@@ -97,6 +107,55 @@ def test_mistakes_are_named(options, expected, tmp_path, capsys):
     assert code == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_ends_the_comparison_whatever_it_is_to_a_job(job, capsys):
+    """After SIGTERM a job has saved and ended well; there is nothing to compare."""
+    (job / "slowly").touch()
+    command = ["chaos", "own.yaml", "--steps", "1500", "--kill-every", "5s", "--out", "out"]
+    with started(job, *command) as process:
+        until(lambda: made(0) > 5 and made(1) > 5)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (128 + signal.SIGTERM, ""), err
+    assert err.splitlines()[-1].startswith("gosgd: interrupted after step ")
+
+
+def stepping(directory: JobDirectory, after: int, steps: int) -> gossip.GoSGD:
+    """The only worker of a job, `after` earlier steps and so many more."""
+    exchange = gossip.GoSGD(nn.Linear(2, 2), job=Job(0, 1, 0, directory, supervised=True), rho=0.5)
+    exchange.start(after)
+    for _ in range(steps):
+        exchange.step()
+    return exchange
+
+
+def test_workers_that_are_all_started_anew_are_followed_from_where_they_go_on():
+    first, second = (JobDirectory.create(1, 1) for _ in range(2))
+    try:
+        with subprocess.Popen(["sleep", "60"]) as victim:
+            seat = SimpleNamespace(pid=victim.pid, began=0.0)
+            disturber = Disturber([Fault(0.0, "kill", (0,))])
+            disturber.prepare(first)
+            worker = stepping(first, 0, 5)
+            disturber.turn([seat])
+            assert victim.wait(5) == -signal.SIGKILL
+        worker.close()
+        disturber.prepare(second)
+        time.sleep(0.3)  # between two looks
+        seat.began = time.time()
+        disturber.turn([seat])
+        worker = stepping(second, 3, 1)
+        time.sleep(0.3)
+        disturber.turn([seat])
+        worker.close()
+    finally:
+        first.remove()
+        second.remove()
+    assert [look.steps for look in disturber.looks] == [5, 5, 4], "two of five steps were lost, and one was made"
+    (recovery,) = disturber.recoveries
+    assert recovery.training is not None
+    assert [seat for seat, _, _ in disturber.down] == [0]
 
 
 @given(
