@@ -35,7 +35,8 @@ from gossip.transports.notes import About
 _log = logging.getLogger("gosgd")
 
 _OPEN = "gosgd/open"
-"""Key of what a job's keys begin with whose members come and go one by one: a worker that is started again joins it."""
+"""What the key begins with of what a job's keys begin with whose members come and go one by one: a worker that is
+started again joins it. Behind it comes which of the program's exchanges it is."""
 _SIOCGIFADDR = 0x8915
 PATIENCE_S = 300.0
 """How long workers wait for each other at the start, once torchrun has started them on every host."""
@@ -84,7 +85,7 @@ class Hosts:
 
     def open(self) -> None:
         """Let workers that are started again, by whatever restarts them, come back to this job."""
-        Records(self.store, self.key).put(_OPEN, self.prefix)
+        Records(self.store, self.key).put(_opened(self.prefix), self.prefix)
 
     def take(self, seat: int) -> int:
         """How many members there have been on a seat before the one that asks."""
@@ -105,7 +106,8 @@ def agree(store: Store, key: bytes, attempt: str, rank: int, workers: int) -> tu
     Args:
         store: that all workers reach.
         key: of the job.
-        attempt: what keys in the store begin with, of this start of the workers.
+        attempt: what keys in the store begin with, of this start of the workers; its last part says which exchange of
+            the program this is.
         rank: of this worker.
         workers: M.
 
@@ -114,8 +116,8 @@ def agree(store: Store, key: bytes, attempt: str, rank: int, workers: int) -> tu
     """
     records = Records(store, key)
     prefix = attempt
-    if store.check([_OPEN]):
-        prefix = records.get(_OPEN, PATIENCE_S)
+    if store.check([_opened(attempt)]):
+        prefix = records.get(_opened(attempt), PATIENCE_S)
     elif rank == 0:
         records.put(f"{prefix}/directory", secrets.token_hex(12))
     name = f"{prefix}/host/{rank}"
@@ -134,6 +136,10 @@ def agree(store: Store, key: bytes, attempt: str, rank: int, workers: int) -> tu
     groups = [[other for other in range(workers) if hosts[other] == host] for host in dict.fromkeys(hosts)]
     here = next(group for group in groups if rank in group)
     return directory, Hosts(store, key, prefix, groups, here)
+
+
+def _opened(prefix: str) -> str:
+    return f"{_OPEN}/{prefix.rpartition('/')[2]}"
 
 
 def interface(address: str) -> str | None:
@@ -208,7 +214,7 @@ class Registrar(threading.Thread):
 def _clone(store: Store) -> Store:
     """A connection of one's own: an answer that does not come holds up nobody else."""
     try:
-        copy: Store = store.clone()  # type: ignore[attr-defined]
+        copy: Store = store.clone()  # type: ignore[attr-defined, unused-ignore]
     except (AttributeError, NotImplementedError, RuntimeError):
         return store
     copy.set_timeout(timedelta(seconds=30))

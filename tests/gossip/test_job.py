@@ -6,8 +6,10 @@ import time
 import pytest
 from support.remote import answers, ask_all, in_process_of_its_own, reaped
 from support.workers import Worker
+from torch.distributed import TCPStore
 
 from gossip.directory import JobDirectory
+from gossip.hosts import Hosts, agree
 from gossip.job import JOB, Job
 
 pytestmark = pytest.mark.timeout(100)
@@ -60,6 +62,21 @@ def test_an_environment_that_cannot_be_is_named(environment, variables, complain
     environment(**variables)
     with pytest.raises(ValueError, match=complaint):
         Job.from_environment()
+
+
+def test_a_worker_that_is_started_again_finds_its_own_exchange_among_those_of_a_program():
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def meet(attempt: str) -> tuple[JobDirectory, Hosts]:
+        return agree(store, b"a key", attempt, 0, 1)
+
+    first, hosts = meet("gosgd/0/1")
+    hosts.open()
+    second, _ = meet("gosgd/0/2")
+    again, _ = meet("gosgd/1/1")
+    assert again.path == first.path != second.path
+    for directory in (first, second):
+        directory.remove()
 
 
 @pytest.mark.parametrize("method", ["gosgd", "persyn"])
