@@ -96,9 +96,10 @@ class Snapshots:
         except (OSError, SafetensorError) as error:
             _log.warning("central variable: snapshot after %d moves not written: %s", part.version, error)
             return
-        # By age, not by version: a job that had to begin with an earlier one counts on from there.
-        paths = sorted((path for _, path in _found(self._folder)), key=lambda path: path.stat().st_mtime_ns)
-        for old in paths[:-KEPT]:
+        # By age, not by version: a job that had to begin with an earlier one counts on from there. This one stays in
+        # any case: the clock may have been set back since the others were written.
+        others = [other for _, other in _found(self._folder) if other != path]
+        for old in sorted(others, key=lambda other: other.stat().st_mtime_ns)[: 1 - KEPT]:
             old.unlink(missing_ok=True)
 
 

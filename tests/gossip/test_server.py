@@ -1,6 +1,7 @@
 """The server of the central variable: who gets in, what it does and says, and what it leaves for the next job."""
 
 import logging
+import os
 import socket
 import time
 from multiprocessing.connection import Client
@@ -16,7 +17,7 @@ from gossip.server.client import Center
 from gossip.server.memory import Memory, Part
 from gossip.server.protocol import ServerLostError
 from gossip.server.shard import Shard
-from gossip.server.snapshots import newest
+from gossip.server.snapshots import KEPT, Snapshots, newest
 from gossip.transports.shared_memory import SharedMemory
 
 pytestmark = pytest.mark.timeout(60)
@@ -148,6 +149,19 @@ def test_a_move_that_was_not_finished_was_not_made(tmp_path):
     Shard(memory).fetch(torch.empty(3), seat=0, request=3)
     assert memory.vector.tolist() == [2.0, 3.0, 4.0], "a fetch keeps the vector and counts as a move"
     assert (memory.moves, memory.last(1), memory.last(0)) == (2, (7, 1), (3, 2))
+
+
+def test_a_snapshot_stays_although_the_clock_was_set_back(tmp_path):
+    shard, snapshots = kept(tmp_path, [0.0]), Snapshots(tmp_path, 0, 1)
+    for _ in range(6):
+        shard.elastic(torch.ones(1), 0.5)
+        snapshots.take(shard, wait=True)
+        for path in tmp_path.rglob("*.safetensors"):
+            ahead = time.time() + 3600 - shard.version  # as of an hour ago, when the clock was an hour ahead
+            os.utime(path, (ahead, ahead))
+        found = sorted(path.name for path in tmp_path.rglob("*.safetensors"))
+        assert found[-1] == f"version-{shard.version:012d}.safetensors"
+        assert len(found) <= KEPT
 
 
 def test_snapshots_are_whole_and_the_newest_that_is_starts_the_next_job(job, tmp_path, caplog):
