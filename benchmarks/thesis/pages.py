@@ -16,9 +16,9 @@ from benchmarks.thesis.recipe import Recipe, Reported
 Found = dict[str, Any]
 
 _DRAWN = (
-    "Drawn are evaluations on the way: by step, one of held-out images stands at the newest step of any worker whose"
-    " weights are averaged, a training loss at the step it is of. In the table, steps, seconds and training loss are"
-    " those of the last evaluation; held-out loss and accuracy are the final model's."
+    "The picture shows evaluations while training. By step, what is of held-out images stands at the newest step of the"
+    " workers whose weights were averaged, a training loss at the step it was measured at. In the table, steps, seconds"
+    " and training loss are those of the last evaluation; held-out loss and accuracy are the final model's."
 )
 
 
@@ -76,8 +76,8 @@ def index(pages: Sequence[tuple[str, Recipe, Found]]) -> str:
         [
             "# Results",
             "",
-            "Figures and tables of [the papers](../README.md#sources), run with this project. Each page says what was less than",
-            "in the paper (`cpu`: fewer steps, samples and seeds), what agrees with it and what does not.",
+            "Figures and tables of [the papers](../README.md#sources), run with this project. Each page says what was",
+            "less than in the paper (`cpu`: fewer steps, samples and seeds), what agrees with it and what does not.",
             "Made by `python -m benchmarks.thesis kept --data-root DIR --backgrounds IMAGES --pages docs/results`;",
             "`DIR` holds the published files of the data sets, `IMAGES` natural images (a folder, or an .npz with an",
             "array `images`). `python -m benchmarks.thesis list` names all recipes.",

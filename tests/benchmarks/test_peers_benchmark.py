@@ -76,6 +76,24 @@ def test_the_page_holds_the_tables_of_the_kept_figures():
     assert pages.filled(page, document) == page, "python -m benchmarks.peers --page benchmarks/results/peers.json"
 
 
+def test_the_readme_quotes_the_kept_figures():
+    found = json.loads((ROOT / "benchmarks/results/peers.json").read_text())["results"]["runs"]
+
+    def row(what, scenario, column, best, *, digits):
+        measure, _, _ = pages.SCALE[column]
+        own, other, ddp = (measure(found[scenario]["7m"][name]) for name in ("gosgd", best, "ddp"))
+        cells = ["ends with an error" if one is None else f"{one.median:,.{digits}f}" for one in (own, other, ddp)]
+        cells[1] += f" ({table.BY_NAME[best].described.split()[1 if best == 'averager' else 0]})"
+        return f"| {what} | {' | '.join(cells)} |"
+
+    for line in (
+        row("a step, over one without exchange", pages.PLAIN, pages.STEP, "averager", digits=2),
+        row("samples/s, one worker slowed five times", pages.SLOW, pages.SAMPLES, "averager", digits=0),
+        row("seconds without a step of the survivor of a kill", pages.KILLED, pages.GAP, "torchft", digits=2),
+    ):
+        assert line in (ROOT / "README.md").read_text(), line
+
+
 def test_a_library_without_an_environment_is_skipped_with_the_reason(tmp_path):
     row = table.BY_NAME["decent_dp"]
     assert "--environments" in environments.prepare(row, None).reason
