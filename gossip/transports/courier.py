@@ -1,20 +1,22 @@
 """The courier of a member: a thread that keeps what is known of members on other hosts up to date.
 
-Imports gossip.layout and gossip.transports' links, vectors, notes and engine. The training thread reads and writes
-words and slots in memory, as it does for members of its own host, and never waits for the network: the courier tells
-the others what has changed, starts to read a vector that is announced, and then shows the announcement.
+Imports gossip.layout and gossip.transports' connections, links, vectors, notes and engine. The training thread reads
+and writes words and slots in memory, as it does for members of its own host, and never waits for the network: the
+courier tells the others what has changed, starts to read a vector that is announced, and then shows the announcement.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from gossip import layout
 from gossip.layout import Member, State, Words
+from gossip.transports.connections import SILENCE_S, Connections
 from gossip.transports.known import Known
 from gossip.transports.links import Link
 from gossip.transports.nixl import Engine, LinkError
@@ -23,15 +25,10 @@ from gossip.transports.vectors import Vectors
 
 _log = logging.getLogger("gosgd")
 
-SILENCE_S = 5.0
-"""Without a word for so long a member counts as out of reach."""
 ABSENCE_S = 15.0
 """Who has not been heard of for so long is not waited for by those that leave."""
 _PULSE_S = 1.0
 _SOON_S = 0.25
-_AGAIN_S = (1.0, 3.0)
-"""Between two attempts to connect, at random: two that try in step could go on resetting each other's connection.
-Never sooner: what is closed takes a moment until it is gone."""
 _BUSY_S, _REST_S, _PATIENCE = 0.002, 0.01, 8
 """Between two looks at the network while a vector is under way; at most; the longer nothing happens the longer."""
 _LOOK_S = 0.25
@@ -73,20 +70,20 @@ class Courier(threading.Thread):
         self.links, self.counts = self._known.links, self._known.counts
         self._introduced: list[About] = []
         self._wake = threading.Event()
-        self._dirty: set[int | None] = set()
+        self._dirty: deque[int | None] = deque()
         self._stopping = False
         self._serial = 0
         self._introduction = 0
         self._last_about: About | None = None
         self._looked = self._eventful = 0.0
         self._gone: dict[Member, Words] = {}
-        self._chance = random.Random(repr(me))
+        self._connections = Connections(me, engine, vectors)
 
     # ---- called by the training thread
 
     def urgent(self, seat: int | None) -> None:
         """A word has been stored that the member on `seat` waits for, or everybody."""
-        self._dirty.add(seat)
+        self._dirty.append(seat)
         self._wake.set()
 
     def introduce(self, about: About) -> None:
@@ -123,7 +120,7 @@ class Courier(threading.Thread):
         while self._introduced:
             self._meet(self._introduced.pop())
         self._listen(now)
-        dirty, self._dirty = self._dirty, set()
+        dirty = {self._dirty.popleft() for _ in range(len(self._dirty))}
         if dirty:
             self._eventful = now
         if now - self._looked > _LOOK_S:
@@ -136,19 +133,20 @@ class Courier(threading.Thread):
             if link.member.seat in dirty:
                 self._vectors.release_read(link)
             if link.ended:
+                self._connections.disconnected(link, now)
                 continue
             link.urgent |= None in dirty or link.member.seat in dirty
             try:
-                self._keep_up(link, now)
+                self._connections.keep_up(link, now, max(SILENCE_S, 4 * _BUDGET_S * len(links)))
                 if link.connected:
-                    due = link.told_at + (max(_SOON_S, pulse / 4) if self._stepping() else pulse)
+                    due = link.told_at + (max(_SOON_S, pulse / 4) if link.up and self._stepping() else pulse)
                     if link.urgent or now > due:
                         self._tell(link, now)
                 if link.up:
                     self._vectors.fetch(link)
                     busy |= link.transfer is not None or self._known.awaited(link, self._words)
             except LinkError as error:
-                self._drop(link, now, str(error))
+                self._connections.drop(link, now, str(error))
         return busy or bool(self._dirty)
 
     def _stepping(self) -> bool:
@@ -160,8 +158,8 @@ class Courier(threading.Thread):
             return
         link = self.links.get(member)
         if link is None:
-            self.links[member] = Link(about)
-        elif about != link.about:
+            self.links[member] = Link(about, heard_at=time.monotonic())
+        elif about.edition > link.about.edition:
             changed = about.metadata != link.about.metadata
             link.about = about
             if changed and link.connected:
@@ -179,14 +177,14 @@ class Courier(threading.Thread):
                 try:
                     self._meet(note)
                 except LinkError as error:
-                    self._drop(self.links[note.member], now, str(error))
+                    self._connections.drop(self.links[note.member], now, str(error))
                 self._hear(note.member, now)
             elif isinstance(note, Final):
                 self._known.enter(note)
             else:
                 link = self._known.heed(note)
                 if link is not None and link.ended:
-                    self._end(link)
+                    self._part(link, now)
                 elif link is not None:
                     self._hear(note.member, now)
 
@@ -194,44 +192,22 @@ class Courier(threading.Thread):
         link = self.links.get(member)
         if link is not None and not link.ended:
             link.heard_at = now
-            if not link.connected:  # it has found its way here already
-                link.retry_at = min(link.retry_at, link.since + _AGAIN_S[0])
+            self._connections.heard(link)
 
     def _auditors(self) -> list[Link]:
         """Those who are told what others leave in their books: the last of a job is the lowest who stays."""
         return sorted((link for link in self.links.values() if link.up), key=lambda link: link.member)[:_AUDITORS]
 
-    # ---- connections
+    # ---- notes
 
-    def _keep_up(self, link: Link, now: float) -> None:
-        if not link.connected:
-            if now >= link.retry_at:
-                link.name = self._engine.connect(link.about.metadata)
-                link.connected, link.since, link.greeted = True, now, -1
-                link.urgent = True
-            return
-        quiet = max(SILENCE_S, 4 * _BUDGET_S * len(self.links))
-        if now - max(link.heard_at, link.since) > quiet:
-            raise LinkError(f"not heard of for {quiet:.0f} s")
-
-    def _drop(self, link: Link, now: float, why: str) -> None:
-        if link.up:
-            _log.warning("worker %d: worker %d is out of reach: %s", self.me.seat, link.member.seat, why)
-        link.up = False
-        self._end(link)
-        link.since = now
-        link.retry_at = now + self._chance.uniform(*_AGAIN_S)
-
-    def _end(self, link: Link) -> None:
-        self._vectors.cancel(link)
+    def _part(self, link: Link, now: float) -> None:
+        """A member has ended; if it is this note's writer, it waits to hear that it was heard."""
         if link.connected:
             try:
-                self._engine.disconnect(link.name)
+                self._engine.send(link.name, self._standing(link, ended=False))
             except LinkError as error:
                 _log.debug("worker %d: %s", self.me.seat, error)
-        link.connected = link.up = False
-
-    # ---- notes
+        self._connections.end(link, now)
 
     def _tell(self, link: Link, now: float) -> None:
         about = self._about()
@@ -239,7 +215,7 @@ class Courier(threading.Thread):
             self._last_about = about
             self._introduction += 1
         if link.greeted != self._introduction or not link.up:
-            self._engine.send(link.name, self._notes.hello(about))
+            self._engine.send(link.name, self._notes.hello(replace(about, edition=self._introduction)))
             link.greeted = self._introduction
             for member, words in self._gone.items():
                 self._engine.send(link.name, self._last_words(member, words, link))
@@ -267,7 +243,7 @@ class Courier(threading.Thread):
                     try:
                         self._engine.send(link.name, self._last_words(member, words, link))
                     except LinkError as error:
-                        self._drop(link, now, str(error))
+                        self._connections.drop(link, now, str(error))
             self._send_books(member, words, now)
 
     def _send_books(self, member: Member, words: Words, now: float) -> None:
@@ -276,7 +252,7 @@ class Courier(threading.Thread):
             try:
                 self._engine.send(link.name, note)
             except LinkError as error:
-                self._drop(link, now, str(error))
+                self._connections.drop(link, now, str(error))
 
     def _farewell(self) -> None:
         now = time.monotonic()
@@ -295,4 +271,5 @@ class Courier(threading.Thread):
             last = {m: serial for m, serial in last.items() if self.links[m].confirmed < serial and self.links[m].up}
             time.sleep(_BUSY_S)
         for link in self.links.values():
-            self._end(link)
+            if link.name:
+                self._connections.let_go(link)

@@ -27,7 +27,10 @@ class Link:
 
     Attributes:
         words: what it has told of its control words.
+        name: of its agent, as long as there is a connection, used or not.
+        connected: whether the connection is used: it has not failed.
         up: whether it has been heard on the present connection, and lately.
+        heard_at: when it was heard last; when it was introduced, before.
         met: whether it has ever told how it stands; before, nobody here knows of it.
         ended: whether it is proven that its process is gone.
         settled: whether its last words are known: no receipt can be missing any more.
@@ -60,7 +63,6 @@ class Link:
     transfer: Transfer | None = None
     publication: int = 0
     snapshots: Tensor | None = None
-    header: Tensor | None = None
 
     @property
     def member(self) -> Member:

@@ -24,7 +24,7 @@ _WORDS = layout.HEADER + 1 + layout.DETAILS_SIZE + 2
 _STANDING_FORMAT = struct.Struct(f"<QQQQ{_WORDS}Q")
 _MOST_WORDS = 1 << 22
 _BOOKS_FORMAT = struct.Struct("<QQI")
-_NUMBERS = ("dimension", "fingerprint", "words", "published", "initial", "device")
+_NUMBERS = ("dimension", "fingerprint", "words", "published", "initial", "device", "edition")
 _ADDRESSES = ("slots", "on_device")
 
 
@@ -43,6 +43,7 @@ class About:
         initial: address of the weights that founders begin with; 0 if it has none to offer.
         on_device: addresses of its slots in its GPU's memory; none if other hosts cannot read there.
         device: its GPU's number there; IN_HOST where what stands for a GPU's memory is the host's.
+        edition: counted by the member when any of this changes; whatever comes later, the highest holds.
     """
 
     member: Member
@@ -55,6 +56,7 @@ class About:
     initial: int = 0
     on_device: Sequence[int] = ()
     device: int = IN_HOST
+    edition: int = 0
 
     def slot(self, word: int) -> tuple[int, int]:
         """Where the slot of a SLOT word is: its address, 0 if it is not told yet, and its GPU's number or IN_HOST."""
@@ -75,6 +77,7 @@ class About:
             "initial": self.initial,
             "on_device": list(self.on_device),
             "device": self.device,
+            "edition": self.edition,
         }
 
     @classmethod

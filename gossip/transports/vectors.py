@@ -52,11 +52,25 @@ class Vectors:
         self._staging, self._size = staging, size
         self._free = list(range(places))
         self._placed: Tensor | None = None
+        self._watched: dict[int, tuple[Link, Tensor, Tensor]] = {}
         self.watching = False
         self.wanted: tuple[Tensor, Callable[[], None]] | None = None
 
+    def over(self, link: Link) -> bool:
+        """Whether nothing comes any more of what was being read of a member whose connection is not used any more.
+
+        A read cannot be taken back: its sender goes on writing where it was to go until it has come or failed, though
+        the handle is released and the connection closed. So long that place must not be used for anything else.
+        """
+        if link.transfer is None:
+            return True
+        try:
+            return self._engine.finished(link.transfer.handle)
+        except LinkError:
+            return True
+
     def cancel(self, link: Link) -> None:
-        """Give up what is under way; it is begun anew when the member is in reach again."""
+        """Give up what was under way and is over; it is begun anew when the member is in reach again."""
         if link.transfer is not None:
             transfer, link.transfer = link.transfer, None
             try:
@@ -140,19 +154,10 @@ class Vectors:
 
     def _fetch_publication(self, link: Link) -> None:
         sequence, turn = link.publication, link.publication & 1
-        if link.snapshots is None:
-            like = self._staging(0, 0)
-            snapshots = whole_pages(2, like.numel(), dtype=like.dtype)
-            self._engine.register(snapshots)
-            link.snapshots = snapshots
-        half = link.snapshots[turn]
+        snapshots, header = self._watch(link)
+        half = snapshots[turn]
         size = half.numel() * half.element_size()
         link.words[layout.PUBLISHING] = sequence
-        if link.header is None:
-            words = whole_pages(layout.HEADER, dtype=torch.int64)
-            self._engine.register(words)
-            link.header = words
-        header = link.header
 
         def check() -> None:
             self._read(link, header, link.about.words, layout.HEADER * layout.WORD, show)
@@ -167,3 +172,25 @@ class Vectors:
                 link.publication = max(link.publication, words[layout.PUBLISHED])
 
         self._read(link, half, link.about.published + turn * size, size, check)
+
+    def _watch(self, link: Link) -> tuple[Tensor, Tensor]:
+        """Where a member's snapshots and its header are read to: where those of the one before it on its seat were."""
+        seat = link.member.seat
+        if seat in self._watched:
+            before, snapshots, header = self._watched[seat]
+            if before is link:
+                return snapshots, header
+        if seat in self._watched and before.transfer is None:
+            before.words[layout.PUBLISHING] = layout.MASK  # who reads them just now notices
+            before.words[layout.PUBLISHED] = 0
+            before.snapshots = None
+        else:
+            like = self._staging(0, 0)
+            snapshots, header = (
+                whole_pages(2, like.numel(), dtype=like.dtype),
+                whole_pages(layout.HEADER, dtype=torch.int64),
+            )
+            self._engine.register(snapshots, header)
+        self._watched[seat] = link, snapshots, header
+        link.snapshots = snapshots
+        return snapshots, header

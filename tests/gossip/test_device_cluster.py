@@ -1,6 +1,5 @@
 """Slots in memory that stands for a GPU's, between hosts: read there, or through the host's where that cannot be."""
 
-import itertools
 import logging
 import sys
 
@@ -8,10 +7,9 @@ import pytest
 import torch
 from support.hosts import KEY, why_no_nixl
 from support.on_devices import FileIpc
-from support.remote import until
+from support.two_hosts import D, await_each_other, carry, meet, two_hosts
 
 from gossip import layout
-from gossip.directory import JobDirectory
 from gossip.driver import DriverError
 from gossip.hosts import Hosts
 from gossip.hosts import enter as enter_job
@@ -23,56 +21,20 @@ from gossip.transports.notes import About, Notes
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())]
 
-D = 64
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def hosts(monkeypatch):
-    """Directories of a job on two hosts, and whoever is on them."""
+    """Has members enter a job on two hosts."""
     monkeypatch.setenv("UCX_TLS", "tcp")
-    directories = [JobDirectory.create(2, 2) for _ in range(2)]
-    there: list[Cluster] = []
-
-    def enter(seat, kind=DeviceCluster, slots=2, ipc=None, **options):
-        directory = directories[seat]
-        if kind is DeviceCluster:
-            options = {"ipc": ipc or FileIpc(directory.path), "device": CPU, "direct": True, **options}
-        there.append(kind(directory, seat, D, torch.float32, slots, key=KEY, **options))
-        return there[-1]
-
-    yield enter
-    for one in there:
-        one.close()
-    for directory in directories:
-        directory.remove()
+    with two_hosts(on_device) as enter:
+        yield enter
 
 
-def meet(*members):
-    for member in members:
-        member.appear()
-    for one in members:
-        for other in members:
-            one.introduce(other.about)
-    await_each_other(*members)
-
-
-def await_each_other(*members):
-    for one, other in itertools.permutations(members, 2):
-        until(lambda one=one, other=other: one._link(other.me) and one.reachable(other.me))
-
-
-def carry(sender, receiver, value):
-    """Write a vector and announce it as a queue does; what has come."""
-    place = sender.place(1, False, receiver.me)
-    sender.slot(sender.me, place).fill_(value)
-    base = layout.post(receiver.me.seat)
-    block = layout.details(receiver.me.seat, 1)
-    sender.words[block + layout.SLOT] = place
-    sender.words[base + layout.COMMIT] = commit = layout.pack(1, receiver.me.generation)
-    words = receiver.open(sender.me)
-    until(lambda: words[base + layout.COMMIT] == commit)
-    return receiver.slot(sender.me, words[block + layout.SLOT]), place
+def on_device(directory, *place, ipc=None, **options):
+    ways = {"ipc": ipc or FileIpc(directory.path), "device": CPU, "direct": True, **options}
+    return DeviceCluster(directory, *place, **ways)
 
 
 def on_host(member):
@@ -147,14 +109,14 @@ def test_too_little_memory_of_the_gpu_is_said_and_the_seat_is_free_again(hosts, 
     assert hosts(0, generation=1).me == Member(0, 1)
 
 
-@pytest.mark.parametrize("kind", [Cluster, DeviceCluster])
-def test_too_little_memory_of_the_host_is_said(hosts, kind, monkeypatch):
+@pytest.mark.parametrize(("kind", "options"), [(Cluster, {}), (on_device, {"direct": False})])
+def test_too_little_memory_of_the_host_is_said(hosts, kind, options, monkeypatch):
     def full(self, path, elements, create=False):
         raise ValueError("shared memory: got 0 bytes")
 
-    monkeypatch.setattr(kind, "tensor", full)
+    monkeypatch.setattr(Cluster, "tensor", full)
     with pytest.raises(ValueError, match="shared memory: got 0 bytes"):
-        hosts(0, kind, **({"direct": False} if kind is DeviceCluster else {}))
+        hosts(0, kind, **options)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["GPU", "no GPU"])

@@ -1,0 +1,73 @@
+"""What a member keeps of its connection to one on another host that stands still, dies or comes back."""
+
+import time
+from pathlib import Path
+
+import pytest
+from support.hosts import why_no_nixl
+from support.remote import until
+from support.two_hosts import announce, meet, shown, two_hosts, vector
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())]
+
+
+@pytest.fixture
+def hosts(monkeypatch):
+    """Has members enter a job on two hosts."""
+    monkeypatch.setenv("UCX_TLS", "tcp")
+    with two_hosts() as enter:
+        yield enter
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Still:
+    """A member that stands still, as one that is stopped does: its connections live on."""
+
+    def __init__(self, member):
+        self._courier = member._courier
+
+    def __enter__(self):
+        self._courier._turn = lambda now: time.sleep(0.02)
+        time.sleep(0.1)
+
+    def __exit__(self, *reason):
+        del self._courier._turn
+
+
+def test_what_is_being_read_of_who_stands_still_keeps_its_place_until_it_has_come(hosts, monkeypatch):
+    """It cannot be taken back: once its sender goes on, it is written there."""
+    monkeypatch.setattr("gossip.transports.courier.SILENCE_S", 0.5)
+    here, there = hosts(0), hosts(1)
+    meet(here, there)
+    with Still(here):
+        announce(there, here, 3.0)
+        until(lambda: not there._link(here.me).urgent)
+        time.sleep(0.1)
+        still = Still(there)
+        still.__enter__()
+    link = here._link(there.me)
+    until(lambda: link.transfer is not None)
+    until(lambda: not here.reachable(there.me))
+    files = open_files()
+    time.sleep(1.5)
+    assert here._vectors._free == [0], "the other place may be written to at any time"
+    assert open_files() == files, "nor are there ever more connections to it"
+    still.__exit__()
+    until(lambda: shown(there, here))
+    assert vector(there, here).tolist() == [3.0] * 64
+    assert here.reachable(there.me)
+
+
+def test_what_a_member_says_of_itself_holds_though_the_store_tells_of_its_start_later(hosts):
+    here, there = hosts(0), hosts(1)
+    meet(here, there)
+    there.publication(there.me, create=True)
+    link = here._link(there.me)
+    until(lambda: link.about.published)
+    here.introduce(there.about)
+    until(lambda: not here._courier._introduced)
+    time.sleep(0.05)
+    assert link.about.published
