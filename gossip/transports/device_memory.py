@@ -153,7 +153,7 @@ class DeviceMemory(SharedMemory):
         super().discard(member)
         for path in self.directory.path.glob(f"{member.seat}-{member.generation}.ipc-*"):
             path.unlink(missing_ok=True)
-        for key in [key for key in self._on_device if key[0] == member]:
+        for key in [key for key in [*self._on_device] if key[0] == member]:
             vector = self._on_device.pop(key)
             if member != self.me:
                 self._unmap(vector)
@@ -166,6 +166,7 @@ class DeviceMemory(SharedMemory):
 
     def close(self) -> None:
         """Let go of the mappings and, last of all, of the lock; what others map of this member stays till its end."""
+        self._let_grow()
         for (member, _), vector in self._on_device.items():
             if member != self.me:
                 self._unmap(vector)

@@ -83,6 +83,7 @@ class SharedMemory(View, Transport):
 
     def appear(self) -> None:
         """Show this member to the others; its words must say by now what it holds."""
+        self._fence()
         self.board[self.me.seat] = self.me.generation + 1
 
     def _take(self, seat: int, generation: int) -> Member:
@@ -153,8 +154,15 @@ class SharedMemory(View, Transport):
         return dtype
 
     def publication(self, member: Member, create: bool = False) -> Tensor:
-        """A member's two snapshots [2, D]."""
+        """A member's two snapshots [2, D]; when they are made, the newest of those before it on its seat alone stay.
+
+        A job whose members have all died goes on from what one of them had shown.
+        """
         path = self.file(member, "published")
+        if create:
+            before = [self.file(Member(member.seat, age), "published") for age in range(member.generation)]
+            for outdated in [file for file in before if file.exists()][:-1]:
+                outdated.unlink(missing_ok=True)
         return self.tensor(path, 2 * self.dimension, create).view(2, self.dimension)
 
     def tensor(self, path: Path, elements: int, create: bool = False) -> Tensor:
@@ -185,6 +193,11 @@ class SharedMemory(View, Transport):
         except (ValueError, OSError) as error:
             _log.warning("worker %d: no further slot, sends are skipped: %s", self.me.seat, error)
 
+    def _let_grow(self) -> None:
+        """Wait for a slot that is being added."""
+        if self._growing is not None:
+            self._growing.join()
+
     def _create_slot(self) -> None:
         index = self._created
         self._maps[(self.me, index)] = self.tensor(self.file(self.me, f"slot-{index}"), self.dimension, create=True)
@@ -194,7 +207,7 @@ class SharedMemory(View, Transport):
         """Unlink a member's slots; mappings of them that are in use stay valid until they are dropped."""
         for path in self.directory.path.glob(f"{member.seat}-{member.generation}.slot-*"):
             path.unlink(missing_ok=True)
-        for key in [key for key in self._maps if key[0] == member]:
+        for key in [key for key in [*self._maps] if key[0] == member]:  # a slot may be being added
             del self._maps[key]
 
     def claim(self, name: str) -> bool:
@@ -222,7 +235,6 @@ class SharedMemory(View, Transport):
 
     def close(self) -> None:
         """Let go of the mappings and, last of all, of the lock: from then on this member counts as gone."""
-        if self._growing is not None:
-            self._growing.join()
+        self._let_grow()
         self._maps.clear()
         unlock(self.file(self.me, "lock"))
