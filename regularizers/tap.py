@@ -74,6 +74,6 @@ def tap(
     Returns:
         The loss.
     """
-    return _Tap.apply(  # type: ignore[no-any-return, no-untyped-call]
+    return _Tap.apply(  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
         output, parameter, value, gradient, parameter_gradient, scale
     )

@@ -219,9 +219,9 @@ def environment() -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of the libraries that a run depends on."""
-    found = {}
-    for package in ("gosgd", "torch", "numpy", "pydantic", "safetensors"):
+    """Versions of the libraries that a run depends on; torch's says what it was built for, as in 2.13.0+cpu."""
+    found = {"torch": str(torch.__version__)}
+    for package in ("gosgd", "numpy", "pydantic", "safetensors"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
