@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import gossip
-from configs import Loaded
+from configs import Custom, Loaded
 from gossip import layout
 from gossip.directory import no_room, remove_stale, root
 from gossip.flat import Flat
@@ -103,6 +103,8 @@ def make_plan(loaded: Loaded[Run], resume: str, workers: int | None = None, deta
         batches = data.batches(rank=0, world_size=run.run.workers, seed=run.seed, sampling=run.train.sampling)
     with blame(loaded, "model"):
         model = models.build(run.model, data.shape, data.classes)
+        if isinstance(run.model, Custom) and (run.run.device == "cpu" or not torch.accelerator.is_available()):
+            models.check_logits(model, data.shape, data.classes)
     with blame(loaded, "regularizers" if run.regularizers else "model"):
         regularizers = regularization.build(run, model, data)
         flat = Flat(regularization.travelling(run, model, regularizers))

@@ -6,6 +6,7 @@ Imports the component packages; knows nothing of other workers but that there ar
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ class LocalTrainer:
         if learned:  # a regularizer's own parameters stay out of weight decay
             groups.append({"params": learned, "weight_decay": 0.0})
         self.optimizer = optimizers.build(run.optimizer, groups)
+        self._given = optimizers.options_of(self.optimizer)
         self._wrapped = model
         self.model = compiled(model, run.train.compile)
         self._precision = Precision(run.train.precision, device)
@@ -119,6 +121,11 @@ class LocalTrainer:
         with self.profile.range("forward"):
             with self._precision.forward():
                 logits = self.model(inputs)
+                if not isinstance(logits, Tensor):
+                    raise ValueError(
+                        f"got a {type(logits).__name__} from the model in training, expected logits [{len(targets)},"
+                        " classes]: a tensor"
+                    )
                 loss = functional.cross_entropy(logits, targets)
             penalties = [regularizer(targets) for regularizer in self.regularizers]
             total = sum(penalties, start=loss)
@@ -155,6 +162,7 @@ class LocalTrainer:
         """Optimizer, regularizers, data position and torch's generators."""
         return {
             "optimizer": self.optimizer.state_dict(),
+            "given": self._given,
             "regularizers": [regularizer.state_dict() for regularizer in self.regularizers],
             "batches": dict(self.batches.state_dict()),
             "generator": torch.get_rng_state(),
@@ -162,26 +170,36 @@ class LocalTrainer:
             "scaler": self._precision.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
+    def load_state_dict(self, state: dict[str, Any], optimizer: bool = True, own: bool = True) -> None:
         """Go on from what `state_dict` gave.
 
         Args:
             optimizer: whether its state is of the same kind of optimizer; of another kind it starts empty.
+            own: whether this worker gave it; from another's it does not take the generators, whose numbers that one
+                goes on to draw.
         """
-        if optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
-        else:
+        saved = state["optimizer"]
+        if not optimizer or not optimizers.restore(self.optimizer, saved, state.get("given", self._given), self._given):
             _log.warning("the checkpoint is of another optimizer: its state starts empty")
-        for regularizer, saved in zip(self.regularizers, state["regularizers"], strict=True):
-            regularizer.load_state_dict(saved)
+        self._restore_regularizers(state["regularizers"])
         if state["batches"]["steps_per_epoch"] == self.batches.state_dict()["steps_per_epoch"]:
             self.batches.load_state_dict(state["batches"])
         else:
             _log.info("the data is shared out among another number of workers now: its order starts anew")
-        torch.set_rng_state(state["generator"])
-        if self._device.type == "cuda" and state.get("device_generator") is not None:
-            torch.cuda.set_rng_state(state["device_generator"], self._device)
+        if own:
+            torch.set_rng_state(state["generator"])
+            if self._device.type == "cuda" and state.get("device_generator") is not None:
+                torch.cuda.set_rng_state(state["device_generator"], self._device)
         self._precision.load_state_dict(state.get("scaler", {}))
+
+    def _restore_regularizers(self, saved: list[dict[str, Any]]) -> None:
+        for at, regularizer in enumerate(self.regularizers):
+            before = copy.deepcopy(regularizer.state_dict())
+            try:
+                regularizer.load_state_dict(saved[at])
+            except (IndexError, KeyError, TypeError, ValueError, RuntimeError):
+                regularizer.load_state_dict(before)  # it may have taken a part
+                _log.warning("the checkpoint has no state of regularizer %d that fits: it starts anew", at)
 
 
 def placed(run: Run, job: Job) -> tuple[Job, torch.device]:

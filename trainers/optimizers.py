@@ -5,6 +5,7 @@ A row of `OPTIMIZERS` is a function `(config, groups) -> torch.optim.Optimizer` 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -147,7 +148,8 @@ def build(config: OptimizerConfig | Custom, parameters: Iterable[Tensor] | Itera
         parameters: tensors or parameter groups.
 
     Raises:
-        ValueError: nothing to train, or the user's class cannot be found or called, or is no torch optimizer.
+        ValueError: nothing to train, or the user's class cannot be found or called, or is no torch optimizer, or one
+            that needs a closure.
     """
     if isinstance(config, OptimizerConfig):
         return OPTIMIZERS.get(config.name)(config, parameter_groups(parameters, config.weight_decay, config.decay))
@@ -162,4 +164,42 @@ def _custom(config: Custom, parameters: Iterable[Tensor] | Iterable[Group]) -> O
     optimizer = factory(parameters, **options)
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"optimizer {path!r} gave a {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"optimizer {path!r} computes the loss of a batch several times a step (`closure`), expected one that takes"
+            " the gradients as they are"
+        )
     return optimizer
+
+
+def options_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """What each parameter group is told besides its parameters."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def restore(optimizer: Optimizer, saved: dict[str, Any], then: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
+    """Go on from a saved state, with the options that have been given another value since.
+
+    An optimizer may change options as it goes (some keep counts there): those are saved, and go on, unless the user
+    asks for something else.
+
+    Args:
+        saved: what `state_dict` gave.
+        then: `options_of` the optimizer that gave it, when it was made.
+        now: `options_of` this one when it was made.
+
+    Returns:
+        False where the saved state divides the parameters into other groups: nothing is restored.
+    """
+    if [group["params"] for group in saved["param_groups"]] != [
+        group["params"] for group in optimizer.state_dict()["param_groups"]
+    ]:
+        return False
+    optimizer.load_state_dict(saved)
+    for group, before, given in zip(optimizer.param_groups, then, now, strict=True):
+        changed = {name: value for name, value in given.items() if name not in before or before[name] != value}
+        group.update(changed)
+        if "lr" in changed:
+            group["initial_lr"] = changed["lr"]  # what schedules start from
+    return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from configs.base import Custom
+from configs.base import Custom, check_call
 from regularizers import REGULARIZERS, Regularizer
 from trainers.data.base import Data
 from trainers.schema import Run, options
@@ -37,9 +37,12 @@ def build(run: Run, model: nn.Module, data: Data) -> list[Regularizer]:
 
 def _one(model: nn.Module, config: Any, inputs: Any) -> Regularizer:
     kind = REGULARIZERS.get(config.name)
+    if not (isinstance(kind, type) and issubclass(kind, Regularizer)):
+        raise ValueError(f"regularizer {config.name!r} is {kind!r}, expected a subclass of regularizers.Regularizer")
     given = config.options("name") if isinstance(config, Custom) else options(config)
     if "example_inputs" in inspect.signature(kind).parameters:
         given["example_inputs"] = inputs
+    check_call(REGULARIZERS.kind, config.name, kind, model, **given)
     return kind(model, **given)
 
 

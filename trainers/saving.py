@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import torch
-
 from gossip.methods import Exchange
 from gossip.methods.collective import Collective
 from trainers.checkpoint_file import About
@@ -89,15 +87,16 @@ class Saving:
             return 0
         about, state = found
         if about.fingerprint != exchange.flat.fingerprint:
-            raise ValueError(f"{self._directory.checkpoints}: got checkpoints of another model, expected this run's")
+            raise ValueError(
+                f"{self._directory.checkpoints}: got checkpoints of another model, or with other learned parameters of"
+                " regularizers, expected this run's; set another run.dir"
+            )
         exchange.flat.vector.copy_(state["vector"])
-        own, draws = about.worker == exchange.me.seat, torch.get_rng_state()
+        own = about.worker == exchange.me.seat
         if own or exchange.collective:
-            local.load_state_dict(state["local"], optimizer=about.optimizer == self._optimizer)
+            local.load_state_dict(state["local"], optimizer=about.optimizer == self._optimizer, own=own)
             if about.method == self._run.exchange.method:
                 exchange.load_state_dict(state["exchange"])
-        if not own:
-            torch.set_rng_state(draws)
         _log.info("worker %d: goes on from step %d of worker %d", exchange.me.seat, about.step, about.worker)
         return about.step
 

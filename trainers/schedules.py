@@ -151,7 +151,15 @@ def _custom(config: Custom) -> Schedule:
     check_call(SCHEDULES.kind, path, function, 0, 1, **options)
 
     def factor(step: int, total_steps: int) -> float:
-        return float(function(step, total_steps, **options))
+        """Raises ValueError where the function gives no factor."""
+        found = function(step, total_steps, **options)
+        try:
+            value = float(found)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise ValueError(f"schedule {path!r} gave {found!r} at step {step}, expected a finite number from 0")
+        return value
 
     return factor
 
@@ -159,8 +167,7 @@ def _custom(config: Custom) -> Schedule:
 class LearningRate:
     """Sets the learning rate of every parameter group to its base rate times the schedule's factor.
 
-    The base rate is the group's `initial_lr`, taken from `lr` the first time and then part of the optimizer's state:
-    a restored optimizer keeps it.
+    The base rate is the group's `initial_lr`, taken from `lr` the first time and then part of the optimizer's state.
 
     Args:
         optimizer: whose groups are set; nothing else is held.

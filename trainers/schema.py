@@ -61,7 +61,8 @@ class Train(Config):
     def _one_of_both(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(
-                f"got steps={self.steps} and epochs={self.epochs}, expected exactly one, such as steps: 1000"
+                f"got steps={self.steps} and epochs={self.epochs}, expected exactly one, such as steps: 1000 and"
+                " epochs: null"
             )
         return self
 

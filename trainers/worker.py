@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import gossip
+from configs.base import Custom
 from configs.files import write_atomically
 from gossip.consensus import consensus_error
 from gossip.job import Job
@@ -27,7 +28,7 @@ from gossip.methods.collective import Collective
 from gossip.methods.served import Served
 from gossip.publication import Published
 from trainers import data as datasets
-from trainers import regularization
+from trainers import models, regularization
 from trainers.data.sources import Batch
 from trainers.evaluation import ConsensusModel, Score
 from trainers.halt import Halt
@@ -78,6 +79,8 @@ class Worker:
         self.run, self.directory, self.job = run, directory, job
         self.data = datasets.build(run.data, device=device)
         model = initial_model(run, self.data, device)
+        if isinstance(run.model, Custom):
+            models.check_logits(model, self.data.shape, self.data.classes)
         regularizers = regularization.build(run, model, self.data)
         travelling = regularization.travelling(run, model, regularizers)
         self.exchange = gossip.build(

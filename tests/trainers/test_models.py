@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from configs.base import Custom
-from trainers.models import MODELS, MaxMin, build, parameter_count
+from trainers.models import MODELS, MaxMin, build, check_logits, parameter_count
 from trainers.models.base import Activation, Normalization
 from trainers.models.layers import groups
 
@@ -236,6 +236,44 @@ def test_a_users_model_gets_its_options_and_the_data_it_asks_for():
 def test_a_users_model_that_cannot_be_built_says_why(path, options, message):
     with pytest.raises(ValueError, match=message):
         build(Custom(name=f"{__name__}:{path}", **options), (4,), 2)
+
+
+class Answers(nn.Module):
+    """A model that answers what it was told to."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.layer, self.answer = nn.Linear(4, 3), answer
+
+    def forward(self, x):
+        return self.answer(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda y: (y, None), r"got a tuple from the model \(Answers\) for 2 samples, expected logits \[2, 2\]"),
+        (lambda y: y, r"got \[2, 3\] from the model"),
+        (lambda y: y[:, :2, None], r"got \[2, 2, 1\] from the model"),
+        (lambda y: y @ torch.zeros(4, 2), r"not take samples \[4\]: RuntimeError: mat1 .*test_models.py, line \d+\)"),
+        (lambda y: y.absent, r"AttributeError: 'Tensor' object has no attribute 'absent' \(.*test_models.py, line "),
+    ],
+)
+def test_a_users_model_that_gives_no_logits_is_refused(answer, message):
+    model = Answers(answer)
+    with pytest.raises(ValueError, match=message):
+        check_logits(model, (4,), 2)
+    assert model.training and model.layer.training
+
+
+def test_a_users_model_that_gives_logits_is_left_as_it_was():
+    model = nn.Sequential(nn.LazyLinear(5), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 2))
+    model[2].eval()
+    check_logits(model, (4,), 2)
+    assert [layer.training for layer in model] == [True, True, False, True]
+    assert int(model[1].num_batches_tracked) == 0
+    with pytest.raises(ValueError, match=r"not take samples \[3\]: RuntimeError: mat1 and mat2 [^(]*\([^(]*\)$"):
+        check_logits(model, (3,), 2)
 
 
 def test_maxmin_is_public():

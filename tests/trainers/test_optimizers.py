@@ -8,8 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from configs.base import Custom
-from trainers.optimizers import OPTIMIZERS, build
-from trainers.schedules import CosineConfig
+from trainers.optimizers import OPTIMIZERS, build, options_of, restore
+from trainers.schedules import CosineConfig, LearningRate
 
 ADAPTER = TypeAdapter(OPTIMIZERS.field())
 REFERENCES = [
@@ -142,8 +142,49 @@ def test_a_users_optimizer_gets_parameters_and_options():
         (f"{__name__}:no_optimizer", {}, "gave a list, expected a torch.optim.Optimizer"),
         (f"{__name__}:REFERENCES", {}, "is a list, expected a class or function"),
         ("torch.optim:Absent", {}, "has no 'Absent'"),
+        ("torch.optim:LBFGS", {}, "'torch.optim:LBFGS' computes the loss of a batch several times"),
     ],
 )
 def test_a_users_optimizer_that_cannot_be_built_says_why(path, options, message):
     with pytest.raises(ValueError, match=message):
         build(Custom(name=path, **options), network().parameters())
+
+
+class Counting(torch.optim.SGD):
+    """Keeps a count among its options, as some optimizers do."""
+
+    def __init__(self, parameters, lr, momentum):
+        super().__init__(parameters, lr=lr, momentum=momentum)
+        for group in self.param_groups:
+            group["count"] = 0
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["count"] += 1
+        return super().step(closure)
+
+
+def test_an_option_given_another_value_holds_and_what_the_optimizer_counted_goes_on():
+    model = network()
+    first = Counting(model.parameters(), lr=0.1, momentum=0.9)
+    then = options_of(first)
+    LearningRate(first, lambda step, total: 0.5, 10).set(0)
+    trained(model, first)
+    for lr in (0.1, 0.02):
+        second = Counting(model.parameters(), lr=lr, momentum=0.8)
+        assert restore(second, first.state_dict(), then, options_of(second))
+        LearningRate(second, lambda step, total: 0.5, 10).set(0)
+        (group,) = second.param_groups
+        assert (group["lr"], group["momentum"], group["count"]) == (0.5 * lr, 0.8, 5)
+        assert len(second.state) == 6
+
+
+def test_a_state_of_other_groups_is_not_restored():
+    model = network()
+    optimizers = [
+        build(ADAPTER.validate_python({"name": "adam", "decay": decay}), model.parameters())
+        for decay in ("all", "weights")
+    ]
+    trained(model, optimizers[0])
+    assert not restore(optimizers[1], optimizers[0].state_dict(), *map(options_of, optimizers))
+    assert not optimizers[1].state

@@ -111,6 +111,27 @@ def test_the_scale_is_in_the_checkpoint_and_another_precision_begins_anew(tmp_pa
     again.load_state_dict(state)
 
 
+def test_generators_are_taken_from_a_worker_s_own_checkpoint_only(tmp_path):
+    _, local = trained(tmp_path, steps=1)
+    state = local.state_dict()
+    torch.manual_seed(5)
+    mine = torch.get_rng_state()
+    local.load_state_dict(state, own=False)
+    assert torch.equal(torch.get_rng_state(), mine)
+    local.load_state_dict(state)
+    assert torch.equal(torch.get_rng_state(), state["generator"])
+
+
+def test_a_model_that_gives_no_tensor_in_training_is_refused(tmp_path):
+    class Auxiliary(nn.Linear):
+        def forward(self, x):
+            return (super().forward(x), x) if self.training else super().forward(x)
+
+    local = trainer(tmp_path, Auxiliary(6, 3), task())
+    with pytest.raises(ValueError, match=r"got a tuple from the model in training, expected logits \[32, classes\]"):
+        local.step(0)
+
+
 def test_a_compiled_model_trains_as_the_plain_one(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # no C++ compiler's 20 seconds
     (plain, _), (compiled, local) = trained(tmp_path), trained(tmp_path, "train.compile=true")

@@ -154,6 +154,22 @@ def test_another_optimizer_starts_with_an_empty_state(source, caplog):
     assert "the checkpoint is of another optimizer" in caplog.text
 
 
+def test_regularizers_that_were_not_there_start_anew_and_the_others_go_on(source, caplog):
+    _, (shade, _) = alone(source, "run", "regularizers=[{name: shade}, {name: mean_square}]", "train.steps=20")
+    given = ["regularizers=[{name: shade}, {name: reve}, {name: mutual_information}]", "train.steps=20"]
+    _, (again, *_) = alone(source, "run", *given, resume=True)
+    assert all(map(torch.equal, shade.buffers(), again.buffers()))
+    assert [f"no state of regularizer {at} that fits" in caplog.text for at in range(3)] == [False, True, True]
+    alone(source, "run", "train.steps=30", resume=True)
+
+
+def test_options_of_the_optimizer_that_are_changed_hold_after_a_resume(source):
+    alone(source, "run", "train.steps=20")
+    alone(source, "run", "optimizer.lr=0.05", "train.steps=30", resume=True)
+    lines = (source.parent / "run" / "workers" / "0" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["learning_rate"] for line in lines] == [0.1, 0.1, 0.05]
+
+
 def test_another_method_goes_on_from_the_weights(source):
     alone(source, "run", "train.steps=20")
     for method in ("persyn", "easgd", "none"):

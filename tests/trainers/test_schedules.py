@@ -141,6 +141,17 @@ def halves(step, total_steps, base=0.5):
     return base ** (step / total_steps)
 
 
+def answers(step, total_steps, answer):
+    return answer
+
+
+@pytest.mark.parametrize("answer", [None, "much", float("nan"), float("inf"), -0.1])
+def test_a_users_schedule_that_gives_no_factor_is_refused_at_the_step(answer):
+    schedule = build(Custom(name=f"{__name__}:answers", answer=answer))
+    with pytest.raises(ValueError, match=rf"schedule '.*:answers' gave {answer!r} at step 3, expected a finite number"):
+        schedule(3, 10)
+
+
 def test_a_users_schedule_is_called_with_step_and_total():
     config = ADAPTER.validate_python({"name": f"{__name__}:halves", "base": 0.25})
     assert build(config)(50, 100) == 0.5

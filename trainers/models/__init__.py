@@ -6,8 +6,12 @@ Importing this package registers every model.
 from __future__ import annotations
 
 import inspect
+import traceback
+from itertools import chain
+from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from configs.base import Custom, check_call, import_callable
 from trainers.models.alexnet import AlexNetConfig
@@ -22,6 +26,8 @@ from trainers.models.matching import matched, parameter_count
 from trainers.models.mlp import MlpConfig
 from trainers.models.vgg16 import Vgg16Config
 from trainers.models.wide_resnet import WideResNetConfig
+
+_TORCH = Path(torch.__file__).parent
 
 
 def build(config: ModelConfig | Custom, shape: Shape, classes: int) -> nn.Module:
@@ -58,6 +64,37 @@ def _custom(config: Custom, shape: Shape, classes: int) -> nn.Module:
     return model
 
 
+def check_logits(model: nn.Module, shape: Shape, classes: int) -> None:
+    """Check that a model of the user's own gives logits for the data's samples; evaluates two, where the model is.
+
+    Raises:
+        ValueError: it does not take them, or gives something else.
+    """
+    name = type(model).__name__
+    place = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(2, *shape, device=place))
+    except Exception as error:  # whatever the user's code does
+        said = str(error).strip().partition("\n")[0]
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [frame for frame in frames if _TORCH not in Path(frame.filename).parents]
+        where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+        raise ValueError(
+            f"got a model ({name}) that does not take samples {list(shape)}: {type(error).__name__}: {said}{where}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if got != [2, classes]:
+        raise ValueError(
+            f"got {got} from the model ({name}) for 2 samples, expected logits [2, {classes}]: a score a class"
+        )
+
+
 __all__ = [
     "MODELS",
     "AlexNetConfig",
@@ -73,6 +110,7 @@ __all__ = [
     "Vgg16Config",
     "WideResNetConfig",
     "build",
+    "check_logits",
     "matched",
     "parameter_count",
 ]
