@@ -67,6 +67,10 @@ def commands(page):
                 yield line
 
 
+def prose(page):
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+
+
 EVERY = {line: page for page in PAGES for line in commands(page)}
 
 
@@ -185,8 +189,7 @@ def test_commands_in_sentences_have_options_that_there_are():
     parsers = next(action for action in command_line.parser()._actions if action.dest == "command").choices
     found = 0
     for page in PAGES:
-        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-        for command in re.findall(r"`gosgd ([^`]+)`", prose):
+        for command in re.findall(r"`gosgd ([^`]+)`", prose(page)):
             name, *rest = command.split()
             if name.startswith("-"):
                 continue
@@ -198,11 +201,22 @@ def test_commands_in_sentences_have_options_that_there_are():
     assert found > 10
 
 
+def anchors(page):
+    """What links can end with, behind `#`: the page's headings as they are rendered."""
+    return {
+        re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in re.findall(r"^#+ (.*)$", prose(page), re.M)
+    }
+
+
 def test_links_lead_somewhere():
     for page in [*PAGES, *RESULTS]:
-        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)):
-            if not re.match(r"\w+:|#", target):
-                assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+            if re.match(r"\w+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            there = page.parent / path if path else page
+            assert there.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(there), f"{page.name}: {target}"
 
 
 def test_generated_parts_are_current():
