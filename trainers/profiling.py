@@ -53,7 +53,8 @@ class Profile:
             kinds = [ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 kinds.append(ProfilerActivity.CUDA)
-            self._running = profile(activities=kinds)
+            # There is one trace only, of which torch 2.10 would warn that it is dropped when the next one begins.
+            self._running = profile(activities=kinds, acc_events=True)
             self._running.start()
         elif self._made == options.start + options.steps:
             self.end()
