@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def _account(pid: int, directory: str, log: str) -> str:
     rows = [
         ("run directory", directory),
         ("process id", str(pid)),
-        ("follow it", f"tail -f {log}"),
+        ("follow it", f"tail -f {shlex.quote(log)}"),
         ("stop it", f"kill {pid}"),
     ]
     return "\n".join(f"{name:<13}  {value}" for name, value in rows)

@@ -130,7 +130,7 @@ def _ours(name: str) -> bool:
     """Whether a socket can be bound to an address of this name, as only those of this host can."""
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # a name that nobody knows, or that can be none
         return False
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as probe:

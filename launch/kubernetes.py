@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
 from collections.abc import Iterator
 
 import torch
@@ -24,10 +25,10 @@ from trainers.schema import options
 MANIFEST = "kubernetes.yaml"
 MIB = 1 << 20
 _STEP_MIB, _SPARE_MIB = 64, 64
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
     f"{unit}i": 1 << 10 * power for power, unit in enumerate("KMGT", start=1)
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]i?|)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(k|[MGT]|[KMGT]i|)")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LONGEST_NAME = 40
 """Of a job: Kubernetes adds to it the names of pods, of which 63 characters are left."""
@@ -65,7 +66,7 @@ def run(given: argparse.Namespace) -> int:
     manifest = text(pods, KINDS[kind](pods), path)
     write_atomically(path, lambda draft: draft.write_text(manifest))
     print(path)
-    print(f"kubectl apply -f {path}")
+    print(f"kubectl apply -f {shlex.quote(str(path))}")
     return DONE
 
 

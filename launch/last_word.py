@@ -18,6 +18,16 @@ def cause(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
+def not_begun(interrupted: int) -> int:
+    """Tell the user that a signal came before anything was made; returns the exit code."""
+    say("interrupted before any worker was started")
+    return _code(interrupted)
+
+
+def _code(interrupted: int) -> int:
+    return DONE if interrupted in _REQUEUED else 128 + interrupted
+
+
 def last_word(plan: Plan, step: int, others: Sequence[int], interrupted: int, late: Sequence[str]) -> int:
     """Tell the user how the job ended.
 
@@ -43,7 +53,7 @@ def last_word(plan: Plan, step: int, others: Sequence[int], interrupted: int, la
         if late:
             grace = plan.run.run.grace_s
             say(f"{', '.join(late)}: killed, not gone within run.grace_s = {grace:g} s of the signal")
-        return DONE if interrupted in _REQUEUED and not late else 128 + interrupted
+        return 128 + interrupted if late else _code(interrupted)
     if summary is None and others:
         print(f"done; {directory.summary} is left to {staying}")
         return DONE

@@ -7,6 +7,7 @@ and of kubeflow.org/v1 (Kubeflow Training Operator: PyTorchJob).
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,7 @@ def text(pods: Pods, manifests: list[Manifest], path: Path) -> str:
     extra = "[cluster]" if pods.job.gossip_between_nodes else ""
     space = f" --namespace {pods.namespace}" if pods.namespace else ""
     lines = [
-        f"{pods.job.describe()}. Start it with: kubectl apply -f {path}",
+        f"{pods.job.describe()}. Start it with: kubectl apply -f {shlex.quote(str(path))}",
         "",
         "Once before, make the secret with which the nodes sign what they tell each other at the start:",
         "  openssl rand -hex 32 | tr -d '\\n' |"

@@ -174,8 +174,11 @@ def _tend(requests: socket.socket) -> NoReturn:
         for number in SIGNALS:  # what is ignored, as under nohup, stays so
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
-        os.closerange(3, requests.fileno())
-        os.closerange(requests.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        opened = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+        for descriptor in opened:  # not up to the limit, of which some containers have none
+            if descriptor > 2 and descriptor != requests.fileno():
+                with contextlib.suppress(OSError):  # that of the folder that was listed
+                    os.close(descriptor)
         for descriptor in range(3):
             _redirect(descriptor, os.devnull, os.O_RDWR)
         for name in _IMPORTS:

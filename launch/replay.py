@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from launch.errors import DONE, RunFailedError
 from launch.process import let_users_modules_be_found
@@ -27,7 +30,7 @@ def run(path: Path, as_json: bool) -> int:
     made = replay(RunDirectory(path))
     if not made.deviations:
         raise ValueError(f"{path}: got no worker that ended in good order, expected a run that came to its end")
-    largest = max(one.relative for one in made.deviations)
+    largest = float(np.max([one.relative for one in made.deviations]))  # no number if any is none
     figures: dict[str, Any] = {
         "moves": dict(made.moves),
         "workers": [dataclasses.asdict(one) for one in made.deviations],
@@ -35,6 +38,8 @@ def run(path: Path, as_json: bool) -> int:
         "tolerance": TOLERANCE,
     }
     print(json.dumps(figures, indent=2) if as_json else describe(figures))
+    if math.isnan(largest):
+        raise RunFailedError(f"{path}: got weights that are no numbers, which cannot be compared")
     if largest > TOLERANCE:
         raise RunFailedError(
             f"{path}: the replay ends {largest:.1e} (relative) from the weights the run ended with,"

@@ -90,7 +90,8 @@ class Seat:
             os.killpg(self.pid, signal.SIGKILL)  # before its leader is reaped, and its id can be anybody else's
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.pid = None
-        self._plan.directory.pid(self.rank).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._plan.directory.pid(self.rank).unlink(missing_ok=True)
         return code
 
     def terminate(self) -> None:

@@ -128,7 +128,7 @@ def script(job: ClusterJob, given: argparse.Namespace, directory: Path) -> str:
         step += ["--kill-on-bad-exit=0", "--no-kill"] if job.gossip_between_nodes else ["--kill-on-bad-exit=1"]
     return _TEXT.format(
         what=job.describe(),
-        path=directory / SCRIPT,
+        path=shlex.quote(str(directory / SCRIPT)),
         before=given.signal_before,
         grace=math.ceil(job.run.run.grace_s),
         directives="\n".join(f"#SBATCH {line}" for line in _directives(job, given, directory, cpus)),

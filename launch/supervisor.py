@@ -18,7 +18,7 @@ from configs.files import append_line
 from gossip.directory import JobDirectory
 from launch.budget import Budget
 from launch.errors import MISTAKE, RunFailedError, said
-from launch.last_word import cause, last_word
+from launch.last_word import cause, last_word, not_begun
 from launch.nursery import Nursery
 from launch.places import Founding, Place
 from launch.plan import Plan
@@ -92,6 +92,8 @@ class Supervisor:
             # Nothing is made before somebody can be started who would remove it if this process were killed.
             while not (self._nursery.ready or self.interrupted):
                 time.sleep(_POLL_S)
+            if self.interrupted:
+                return not_begun(self.interrupted)
             self._job = job = self._place.enter()
             self._workers = [Seat(rank, plan, job, self._nursery) for rank in self._place.ranks]
             # Looked at last: of a server and a worker that failed for want of it, both are seen at once.
@@ -101,7 +103,7 @@ class Supervisor:
             with Progress(plan, job, self._place.ranks) as self._progress:
                 try:
                     self._watch()
-                except (RunFailedError, ValueError):
+                except Exception:
                     self._stop(_FAILURE_S)
                     raise
                 finally:

@@ -1,6 +1,7 @@
 """`gosgd replay`: a run of the launcher ends where its trace says, or exactly where it ended."""
 
 import json
+import math
 
 import pytest
 from support.commands import main
@@ -30,14 +31,15 @@ def test_stored_updates_lead_to_the_final_weights_unless_the_trace_was_tampered_
     assert figures["largest_relative"] <= 1e-5
     assert figures["moves"]["update"] == 60
     assert figures["moves"]["push"] == figures["moves"]["merge"] > 5
-    for path in (job / "updates" / "trace").glob("*.jsonl"):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        for line in lines:
-            if line["do"] == "merge":
-                line["weight"] *= 0.8
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["replay", where]) == 1
-    assert "the run did not do what its trace says" in capsys.readouterr().err
+    for wrong, said in ((0.8, "the run did not do what its trace says"), (math.nan, "got weights that are no numbers")):
+        for path in (job / "updates" / "trace").glob("*.jsonl"):
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            for line in lines:
+                if line["do"] == "merge":
+                    line["weight"] *= wrong
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert main(["replay", where]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_gradients_that_were_averaged_can_be_trained_again_with_plain_sgd_only(job, capsys):

@@ -45,6 +45,28 @@ def test_the_launcher_has_all_save_and_exits_0(job):
     assert one == other > 20
 
 
+def hears(pid, number):
+    """Whether a process has a handler for a signal."""
+    return mask(pid, "SigCgt") >> (number - 1) & 1
+
+
+def mask(pid, name):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\w+)", status, re.MULTILINE)[1], 16)
+
+
+def test_ctrl_c_before_anything_is_made_leaves_no_run_directory_behind(job):
+    with started(job, "train", "own.yaml", f"run.dir={job}/run") as process:
+        nurseries = until(lambda: [pid for pid in processes(job) if pid != process.pid])
+        for pid in nurseries:
+            os.kill(pid, signal.SIGSTOP)  # it does not become ready
+        until(lambda: hears(process.pid, signal.SIGUSR2))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "gosgd: interrupted before any worker was started\n")
+    assert not (job / "run").exists()
+
+
 def test_a_signal_to_one_worker_of_a_collective_job_stops_them_all_in_good_order(job):
     (job / "slowly").touch()
     with started(job, "train", "own.yaml", *SLOW, f"run.dir={job}/run") as process:
@@ -58,8 +80,7 @@ def test_a_signal_to_one_worker_of_a_collective_job_stops_them_all_in_good_order
 
 def holds_back(pid):
     """Whether a process blocks SIGTERM, as a worker does while it imports."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^SigBlk:\s+(\w+)", status, re.MULTILINE)[1], 16) >> (signal.SIGTERM - 1) & 1
+    return mask(pid, "SigBlk") >> (signal.SIGTERM - 1) & 1
 
 
 def test_nobody_waits_for_a_worker_that_is_taken_out_before_it_began(job, monkeypatch):
