@@ -7,6 +7,7 @@ device_cluster.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,12 @@ from gossip.transports.notes import About, Notes
 from gossip.transports.shared_memory import SharedMemory
 from gossip.transports.vectors import Vectors
 from gossip.transports.view import View
+
+_log = logging.getLogger("gosgd")
+_UNREADABLE = (
+    "got memory that other hosts cannot read ({}), expected leave to lock what slots take; raise the limit (ulimit -l"
+    " unlimited)"
+)
 
 
 class Cluster(SharedMemory):
@@ -72,6 +79,7 @@ class Cluster(SharedMemory):
         self._published: Tensor | None = None
         self._initial: Tensor | None = None
         self._registered: dict[str, int] = {}
+        self._full = False
         self._metadata = b""
         notes = Notes(key)
         try:
@@ -88,10 +96,7 @@ class Cluster(SharedMemory):
             )
         except LinkError as error:
             super().close()
-            raise ValueError(
-                f"got memory that other hosts cannot read ({error}), expected leave to lock what slots take; raise"
-                " the limit (ulimit -l unlimited)"
-            ) from error
+            raise ValueError(_UNREADABLE.format(error)) from error
         except BaseException:
             super().close()
             raise
@@ -111,10 +116,22 @@ class Cluster(SharedMemory):
         if tensor is None:
             return 0
         if name not in self._registered:
-            self._engine.register(tensor)
-            self._registered[name] = tensor.data_ptr()
+            try:
+                self._engine.register(tensor)
+            except LinkError as error:
+                if not self._shown:
+                    raise
+                _log.warning("worker %d: other hosts cannot read its %s: %s", self.me.seat, name, error)
+                self._registered[name], self._full = 0, True
+            else:
+                self._registered[name] = tensor.data_ptr()
             self._metadata = b""
         return self._registered[name]
+
+    def grow(self) -> None:
+        """Ask for one more slot, unless what was added last could not be read by other hosts."""
+        if not self._full:
+            super().grow()
 
     def _ended(self) -> dict[Member, Words]:
         """Members of this host that are proven to have ended; nobody, if it is not this one's turn to tell."""
@@ -133,9 +150,16 @@ class Cluster(SharedMemory):
         return self.dimension * self.wire(slot).itemsize
 
     def appear(self) -> None:
-        """Show this member to the others; its words must say by now what it holds."""
+        """Show this member to the others; its words must say by now what it holds.
+
+        Raises:
+            ValueError: its memory cannot be read by other hosts.
+        """
+        try:
+            self.about = self._about()
+        except LinkError as error:
+            raise ValueError(_UNREADABLE.format(error)) from error
         super().appear()
-        self.about = self._about()
         self._courier.start()
         self._shown = True
         self._no_more = self._appeared(self)

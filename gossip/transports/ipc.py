@@ -20,7 +20,6 @@ from gossip.driver import Driver, DriverError
 _log = logging.getLogger("gosgd")
 
 _HANDLE_BYTES = 64
-_TRIAL = 64
 _LAZY_PEER_ACCESS = 1
 _CUDA, _CPU = 2, 1  # kinds of device in DLPack
 _KINDS = {torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16), torch.bfloat16: (4, 16)}
@@ -61,7 +60,16 @@ class CudaIpc:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._driver = device, Driver(device)
-        self._driver.library.cuIpcOpenMemHandle_v2.argtypes = [ctypes.c_void_p, _Handle, ctypes.c_uint]
+
+    def check(self) -> None:
+        """Try whether memory can be shared.
+
+        Raises:
+            DriverError: it cannot.
+        """
+        pointer, _ = self._allocate(_WHOLE)
+        with self._driver.current():
+            self._driver.call("cuMemFree_v2", pointer)
 
     def make(self, elements: int, dtype: torch.dtype) -> tuple[Tensor, bytes]:
         """A vector in memory of its own, not of torch's pool, and its handle.
@@ -69,12 +77,19 @@ class CudaIpc:
         Raises:
             DriverError: there is not as much free, or what there is cannot be shared.
         """
+        pointer, handle = self._allocate(-(-elements * dtype.itemsize // _WHOLE) * _WHOLE)
+        return as_tensor(pointer.value, elements, dtype, self._device), handle
+
+    def _allocate(self, size: int) -> tuple[ctypes.c_uint64, bytes]:
         pointer, handle = ctypes.c_uint64(), _Handle()
-        size = -(-elements * dtype.itemsize // _WHOLE) * _WHOLE
         with self._driver.current():
             self._driver.call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size))
-            self._driver.call("cuIpcGetMemHandle", ctypes.byref(handle), pointer)
-        return as_tensor(pointer.value, elements, dtype, self._device), bytes(handle)
+            try:
+                self._driver.call("cuIpcGetMemHandle", ctypes.byref(handle), pointer)
+            except DriverError:
+                self._driver.call("cuMemFree_v2", pointer)
+                raise
+        return pointer, bytes(handle)
 
     def map(self, handle: bytes, elements: int, dtype: torch.dtype) -> Tensor:
         """Another process's vector; on another GPU, too, a tensor that this one's kernels read as if it were here.
@@ -84,8 +99,8 @@ class CudaIpc:
         """
         pointer = ctypes.c_uint64()
         with self._driver.current():
-            given = _Handle.from_buffer_copy(handle)
-            self._driver.call("cuIpcOpenMemHandle_v2", ctypes.byref(pointer), given, _LAZY_PEER_ACCESS)
+            given, flags = _Handle.from_buffer_copy(handle), ctypes.c_uint(_LAZY_PEER_ACCESS)
+            self._driver.call("cuIpcOpenMemHandle_v2", ctypes.byref(pointer), given, flags)
         return as_tensor(pointer.value, elements, dtype, self._device)
 
     def unmap(self, vector: Tensor) -> None:
@@ -98,7 +113,7 @@ def ipc_of(vector: Tensor) -> Ipc | None:
     """How to share memory of the GPU that a vector is on; None, with a word in the log, where there is no way to."""
     try:
         ipc = CudaIpc(vector.device)
-        ipc.make(_TRIAL, torch.float32)
+        ipc.check()
     except DriverError as error:
         _log.warning("memory of %s cannot be shared, messages go through the host's memory: %s", vector.device, error)
         return None

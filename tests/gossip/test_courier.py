@@ -8,6 +8,8 @@ from support.hosts import why_no_nixl
 from support.remote import until
 from support.two_hosts import announce, meet, shown, two_hosts, vector
 
+from gossip.transports.nixl import LinkError
+
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())]
 
 
@@ -71,3 +73,37 @@ def test_what_a_member_says_of_itself_holds_though_the_store_tells_of_its_start_
     until(lambda: not here._courier._introduced)
     time.sleep(0.05)
     assert link.about.published
+
+
+def refusing(member, monkeypatch):
+    """Have nothing more registered for a member, as where the pages a process may lock are used up."""
+
+    def refuse(*tensors):
+        raise LinkError("no more pages")
+
+    monkeypatch.setattr(member._engine, "register", refuse)
+
+
+def test_a_slot_that_other_hosts_cannot_read_costs_no_connection(hosts, monkeypatch, caplog):
+    here, there = hosts(0), hosts(1)
+    meet(here, there)
+    refusing(here, monkeypatch)
+    for _ in range(2):
+        here.grow()
+        here._growing.join()
+        here._courier.urgent(None)
+        until(lambda: here._full)
+    assert here.slots() == 3, "no more are added"
+    announce(here, there, 3.0)
+    until(lambda: shown(here, there))
+    assert [record.getMessage() for record in caplog.records if "cannot read" in record.getMessage()] == [
+        "worker 0: other hosts cannot read its slot 2: no more pages"
+    ]
+
+
+def test_memory_that_other_hosts_cannot_read_is_refused_at_the_start(hosts, monkeypatch):
+    here = hosts(0)
+    refusing(here, monkeypatch)
+    with pytest.raises(ValueError, match="got memory that other hosts cannot read"):
+        here.appear()
+    assert here.generations() == [0, 0]
