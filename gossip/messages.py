@@ -16,6 +16,7 @@ from gossip.works import Event
 _OBSERVATION_STEPS = 10
 """Steps between two looks at the distance to a message: it costs as much as the merge itself in a small model."""
 _PIECE = 1 << 17
+_LARGEST = torch.finfo(torch.float16).max
 
 
 class Messages:
@@ -61,14 +62,14 @@ class Messages:
         vector, weights = self._flat.vector, self._flat.weights
         self._device.guard()
         theirs = self._device.here(slot)
-        if weight == 1.0:
-            vector.copy_(theirs)
-        else:
-            if steps >= self._observe_at:
-                self._observe_at = steps + _OBSERVATION_STEPS
-                self.estimate.observe(vector[:weights], theirs[:weights])
-            for mine, part in self._parts(vector, theirs):
-                mine.lerp_(part.to(vector.dtype), weight)
+        if weight != 1.0 and steps >= self._observe_at:
+            self._observe_at = steps + _OBSERVATION_STEPS
+            self.estimate.observe(vector[:weights], theirs[:weights])
+        for mine, part in self._parts(vector, theirs):
+            if weight == 1.0:
+                mine.copy_(_widened(part, vector.dtype))
+            else:
+                mine.lerp_(_widened(part, vector.dtype), weight)
         return self._device.mark()
 
     @staticmethod
@@ -89,3 +90,13 @@ class Messages:
         found = (self._staleness_sum / self._merged, self._staleness_max) if self._merged else (None, None)
         self._staleness_sum = self._staleness_max = self._merged = 0
         return found
+
+
+def _widened(part: Tensor, dtype: torch.dtype) -> Tensor:
+    """A part of a message in the weights' own precision.
+
+    What float16 has no room for arrives as an infinity, which no average would ever get rid of: a variance of batch
+    normalization is soon so large. The largest number there is does less harm.
+    """
+    wide = part.to(dtype)
+    return wide.clamp_(-_LARGEST, _LARGEST) if part.dtype == torch.float16 and dtype != torch.float16 else wide

@@ -52,7 +52,8 @@ class GoSGDConfig(MethodConfig):
         patience: a peer that leaves a message unread for more than this many of our steps is not chosen.
         start_timeout_s: how long a worker waits at the start for the others' processes to be up.
         wire_dtype: what weights are rounded to in messages, `float32` for not at all; a joining worker's first is never
-            rounded, and merging is done in the model's own precision.
+            rounded, and merging is done in the model's own precision. What is above 65,504 arrives as that in
+            `float16`.
         max_bandwidth: bytes a second that a worker may send; beyond, it skips messages and keeps their mass. Workers
             that join or leave are not held up by it.
         leave_host: with `hierarchical` peers, the probability that a message goes to another host.
