@@ -135,10 +135,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     parser = options.parser("peers", __doc__)
     parser.add_argument("--environments", type=Path, metavar="DIR", help="where libraries are installed, and kept")
-    parser.add_argument("--engines", type=options.some_of(BY_NAME), default=",".join(row.name for row in ENGINES))
-    parser.add_argument("--models", type=options.some_of(LEARNING_RATE), default=",".join(LEARNING_RATE))
-    parser.add_argument("--scenarios", type=options.some_of(pages.SCENARIOS), default=",".join(pages.SCENARIOS))
-    parser.add_argument("--rounds", type=options.COUNT, default=5)
+    parser.add_argument(
+        "--engines", type=options.some_of(BY_NAME), default=",".join(row.name for row in ENGINES), help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--models", type=options.some_of(LEARNING_RATE), default=",".join(LEARNING_RATE), help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--scenarios", type=options.some_of(pages.SCENARIOS), default=",".join(pages.SCENARIOS), help="(%(default)s)"
+    )
+    parser.add_argument("--rounds", type=options.COUNT, default=5, help="(%(default)s)")
     parser.add_argument(
         "--minutes",
         type=options.at_least_zero,
