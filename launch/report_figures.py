@@ -37,6 +37,7 @@ _STYLE: Any = {
     "grid.alpha": 0.25,
     "legend.fontsize": 9,
     "legend.frameon": False,
+    "text.parse_math": False,
 }
 _DPI = 120
 _FAULTS = {

@@ -45,10 +45,16 @@ def read(config: str, overrides: Sequence[str], workers: int | None = None) -> L
 
 
 def run_folder(run: Run, resume: str) -> Path:
-    """The run directory: that of `--resume DIR`, else `run.dir`, else runs/NAME."""
-    if resume not in (NOT_RESUMED, "auto"):
-        return Path(resume)
-    return Path(run.run.dir or Path("runs") / run.name)
+    """The run directory: that of `--resume DIR`, else `run.dir`, else runs/NAME; ~ is the home directory.
+
+    Raises:
+        ValueError: there is no such home directory.
+    """
+    given = run.run.dir if resume in (NOT_RESUMED, "auto") else resume
+    try:
+        return Path(given or Path("runs") / run.name).expanduser()
+    except RuntimeError:
+        raise ValueError(f"run.dir: got {given}, expected a path: nobody's home directory is known by that ~") from None
 
 
 def customs(config: BaseModel) -> Iterator[tuple[str, str]]:

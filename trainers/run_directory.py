@@ -119,11 +119,13 @@ class RunDirectory:
         self._lock = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             self.let_go()
             raise ValueError(
                 f"run.dir: got {self.path}, in which another job is running; expected a directory of its own"
             ) from None
+        except OSError:  # a network's file system that knows no locks keeps nobody out
+            pass
 
     def _outwait(self) -> None:
         """Let the workers of a launcher that was killed save and leave; refuse those that go on."""

@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
     assert (
         main(["train", "digits", exchange, *size, "model={name: mlp, hidden: [16]}", f"run.dir={folder}/gossip"]) == 0
     )
-    other = folder / "persyn<&>"
+    other = folder / "persyn<&>$^$"
     shutil.copytree(folder / "gossip", other)
     config = yaml.safe_load((other / "config.resolved.yaml").read_text())
     config["exchange"] = {"method": "persyn", "tau": 10}
@@ -90,7 +90,7 @@ def test_several_runs_are_compared_key_by_key_and_faults_are_shown(finished, tmp
     assert main(["report", *map(str, finished), "--out", str(tmp_path / "both.html")]) == 0
     page = Page((tmp_path / "both.html").read_text())
     said = " ".join(page.text)
-    assert "gossip and persyn<&>" in said
+    assert "gossip and persyn<&>$^$" in said
     assert "exchange.tau" in said
     assert "signal 9" in said
     assert (tmp_path / "both-faults.png").exists()

@@ -65,13 +65,16 @@ def test_parts_of_the_users_own_are_found_last_so_that_they_hide_nothing(job, ca
     assert table_of(capsys.readouterr().out)["steps a worker"] == "50"
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(job, capsys):
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(job, capsys, monkeypatch):
     before = sorted(job.iterdir())
     assert main(["train", "small.yaml", "--workers", "4", "train={epochs: 2}", "--dry-run"]) == 0
     said = capsys.readouterr().out
     # 64·16 + 16 + 16·10 + 10 weights, each tensor padded to 64 bytes; 1,437 samples in batches of 32
     assert said.startswith("small: 4 workers, gosgd, 1,216 parameters, 88 steps each, ")
     assert re.search(r", [\d,]+ bytes of shared memory, into runs/small\n$", said)
+    monkeypatch.setenv("HOME", "/home/maria")
+    assert main(["train", "small.yaml", "run.dir=~/run", "--dry-run"]) == 0  # no shell puts anything in place of this ~
+    assert capsys.readouterr().out.endswith("into /home/maria/run\n")
     assert sorted(job.iterdir()) == before
 
 

@@ -1,5 +1,6 @@
 """Metrics and the run directory: whole or absent, their user's alone, and never over somebody else's."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -128,3 +129,11 @@ def test_a_run_directory_belongs_to_one_job_at_a_time(tmp_path):
     assert "in which another job is running; expected a directory of its own" in refused.stderr
     directory.let_go()
     assert subprocess.run(command, timeout=60).returncode == 0
+
+
+def test_a_file_system_without_locks_holds_a_run_all_the_same(tmp_path, monkeypatch):
+    def lock(descriptor, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")  # Lustre, unless it is mounted with flock
+
+    monkeypatch.setattr("trainers.run_directory.fcntl.lockf", lock)
+    RunDirectory(tmp_path / "run").prepare(load("digits", [], Run), workers=1)
