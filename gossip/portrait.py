@@ -142,16 +142,19 @@ def alternatives(config: MethodConfig, workers: int) -> Iterator[tuple[str, Meth
     """
     sent = messages(config, workers)
     if isinstance(config, GoSGDConfig):
-        for rho in (config.rho / 2, min(1.0, config.rho * 2)):
+        for rho in _rates(config.rho):
             yield _named(config.model_copy(update={"rho": rho}), "rho", "peers")
         for peers in ("uniform", "adaptive"):
             if peers != config.peers:
                 yield _named(config.model_copy(update={"peers": peers}), "rho", "peers")
     elif isinstance(config, PerSynConfig) and config.tau is not None:
-        for tau in {max(1, config.tau // 2), config.tau * 2} - {config.tau}:
+        for tau in _periods(config.tau):
             yield _named(PerSynConfig(tau=tau), "tau")
+    elif isinstance(config, PerSynConfig):
+        for rho in _rates(config.rho or 0.0):
+            yield _named(PerSynConfig(rho=rho), "rho")
     elif isinstance(config, EASGDConfig):
-        for tau in {max(1, config.tau // 2), config.tau * 2} - {config.tau}:
+        for tau in _periods(config.tau):
             yield _named(config.model_copy(update={"tau": tau}), "tau", "mode")
     if sent > 0 and workers > 1:
         if not isinstance(config, GoSGDConfig):
@@ -181,6 +184,14 @@ def _named(config: MethodConfig, *keys: str) -> tuple[str, MethodConfig]:
     values = {key: getattr(config, key) for key in keys}
     shown = [f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}" for key, value in values.items()]
     return ", ".join([f"method: {config.method}", *shown]), config  # type: ignore[attr-defined]
+
+
+def _rates(rate: float) -> list[float]:
+    return sorted({rate / 2, min(1.0, 2 * rate)} - {rate})
+
+
+def _periods(tau: int) -> list[int]:
+    return sorted({max(1, tau // 2), 2 * tau} - {tau})
 
 
 def _rounded(rate: float) -> float:

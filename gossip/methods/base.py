@@ -146,8 +146,12 @@ class Exchange(ABC):
         Args:
             folder: of the traces of all workers of this job.
             updates: whether to store every local update as well.
+
+        Raises:
+            ValueError: the worker has started.
         """
-        assert self._words[layout.STATE] == State.STARTING
+        if self._words[layout.STATE] != State.STARTING:
+            raise ValueError(f"got a trace to write from step {self.steps} on, expected `record` before the first step")
         about = {
             "dimension": self.flat.dimension,
             "dtype": str(self.flat.vector.dtype).removeprefix("torch."),

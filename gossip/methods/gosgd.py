@@ -329,8 +329,9 @@ class GoSGD(Exchange):
                 if self._allowance.covers() and (
                     ready := [peer for peer in outbox.choosable(self.steps) if peer in training]
                 ):
-                    outbox.push(self._generator.choice(ready), halve(outbox.mass)[1], self.steps, self._write)
-                    self._allowance.spend()
+                    peer, shares = self._generator.choice(ready), halve(outbox.mass)[1]
+                    if outbox.push(peer, shares, self.steps, self._write):
+                        self._allowance.spend()
             time.sleep(_STAY_PERIOD_S)
         if self._publisher is not None:
             self.publish()

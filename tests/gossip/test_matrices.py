@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip import matrices
+from gossip import matrices, portrait
+from gossip.methods.easgd import EASGDConfig
+from gossip.methods.gosgd import GoSGDConfig
+from gossip.methods.persyn import PerSynConfig
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -117,3 +120,16 @@ def test_spectral_gap_is_0_without_exchange_and_1_with_a_full_average():
 def test_what_is_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [GoSGDConfig(rho=1.0), GoSGDConfig(rho=0.0), PerSynConfig(tau=1), PerSynConfig(rho=0.02), EASGDConfig(tau=1)],
+    ids=portrait.named,
+)
+def test_what_else_could_be_configured_is_something_else_and_named_once(config):
+    found = list(portrait.alternatives(config, 4))
+    assert config not in [other for _, other in found]
+    names = [name for name, _ in found]
+    assert len({*names}) == len(names)
+    assert [name for name in names if name.startswith(f"method: {config.method},")], "more or less of the same"
