@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,7 @@ class Worker:
         view = directory.tensorboard if run.run.tensorboard else None
         self._metrics = Metrics(directory.worker(seat) / "metrics.jsonl", view and view / f"worker-{seat}")
         self._evaluations = Metrics(directory.metrics, view and view / "consensus")
-        self._interrupted = self._stopped = self._torn = False
+        self._interrupted = self._stopped = self._torn = self._diverged = False
         # A restarted gossip worker is given weights by its peers; its optimizer state starts empty.
         self._resume = resume if generation == 0 else not self.exchange.rejoins
         self._began = self._job_began = self._logged = self._longest = 0.0
@@ -198,6 +199,13 @@ class Worker:
         figures["learning_rate"] = self.local.optimizer.param_groups[0]["lr"]
         figures["exchange"] = self.exchange.stats() | {"longest_ms": 1e3 * self._longest}
         self._longest = 0.0
+        if not self._diverged and not math.isfinite(figures["loss"]):
+            self._diverged = True
+            _log.warning(
+                "the loss is %s at step %d: training has diverged; lower optimizer.lr or set train.clip",
+                figures["loss"],
+                step,
+            )
         if self._saving.failures:
             figures["checkpoints_failed"] = self._saving.failures
         self._metrics.write(step, figures)

@@ -250,6 +250,7 @@ def test_a_stream_without_batches_is_refused():
             r"Squares.* does not fit the options given: got an unexpected keyword argument 'sise'",
         ),
         ("squares", {"train_samples": 99}, "train_samples 99, expected at most 36"),
+        ("squares", {"test_fraction": 0.99}, "a data set of 40, of which data.test_fraction 0.99 leaves no sample"),
         ("pair", {"classes": 3}, r"class 4, expected 0 \.\.\. 2"),
         ("plain_loader", {"batch_size": 4}, "data.batch_size 4, but its DataLoader makes batches of 6; drop one"),
         ("wrong", {}, r"wrong: got int, expected a Dataset, a DataLoader, or a pair"),

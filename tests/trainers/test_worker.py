@@ -70,6 +70,11 @@ def test_one_worker_trains_and_leaves_a_whole_run_directory(tmp_path, method):
     assert json.loads((directory.path / "env.json").read_text())["packages"]["torch"] == torch.__version__
 
 
+def test_a_run_that_diverges_says_so_once(tmp_path, caplog):
+    train(tmp_path / "run", "optimizer.lr=1e30", "run.eval_every=0")
+    assert caplog.text.count("training has diverged; lower optimizer.lr or set train.clip") == 1
+
+
 @pytest.mark.parametrize("method", ["none", "gosgd"])
 def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, method):
     exchange = f"exchange={{method: {method}}}"

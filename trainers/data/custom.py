@@ -141,6 +141,11 @@ def _from_datasets(
     if test is None:
         order = np.random.RandomState(0).permutation(len(train_source)).astype(np.int64)
         held_out = max(1, round(options.test_fraction * len(order)))
+        if held_out == len(order):
+            raise ValueError(
+                f"{path}: got a data set of {held_out}, of which data.test_fraction {options.test_fraction} leaves no"
+                " sample to train on; return a pair (train, test), or lower it"
+            )
         test_source = train_source.subset(np.sort(order[:held_out]))
         train_source = train_source.subset(np.sort(order[held_out:]))
     else:
