@@ -39,10 +39,22 @@ def lock(path: Path) -> None:
     """Create a file and hold a POSIX record lock on it for the rest of this process's life.
 
     A record lock, unlike an open-file-description lock, is not inherited by forked children (DataLoader workers), so
-    its absence proves that this very process is gone.
+    its absence proves that this very process is gone. The file is locked before it appears: who looks at it in between
+    would take a living process for a dead one.
+
+    Raises:
+        FileExistsError: there is such a file already.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    draft = path.with_name(f".{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.link(draft, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
     _held[path] = descriptor
 
 

@@ -1,5 +1,6 @@
 """The job directory: private, removed when its job is dead, and locks that prove a death."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -71,6 +72,20 @@ def test_a_lock_is_held_until_it_is_given_up(tmp_path):
     probe = Probe(tmp_path / "lock")
     assert not probe.held()
     probe.close()
+
+
+def test_a_lock_is_held_before_anybody_can_look_at_it(tmp_path, monkeypatch):
+    really, seen = fcntl.lockf, []
+
+    def take(*arguments):
+        seen.append([file.name for file in tmp_path.glob("*.lock")])
+        really(*arguments)
+
+    monkeypatch.setattr(fcntl, "lockf", take)
+    lock(tmp_path / "0-0.lock")
+    assert seen == [[]]
+    assert [file.name for file in tmp_path.iterdir()] == ["0-0.lock"]
+    unlock(tmp_path / "0-0.lock")
 
 
 def test_a_lock_outlives_many_looks_at_it_and_falls_with_its_process_alone(tmp_path):
