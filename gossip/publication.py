@@ -66,14 +66,14 @@ class Publisher:
     def read(self, member: Member, attempts: int = 3) -> Published | None:
         """A member's newest snapshot, or None if it has none or publishes faster than it can be copied."""
         words = self._transport.open(member)
-        if words[layout.PUBLISHED] == 0:
-            return None
         try:
-            buffers = self._transport.publication(member)
-        except (FileNotFoundError, ValueError):  # gone, or not as long as a snapshot
+            buffers = self._transport.publication(member)  # of a member elsewhere this has it brought here
+        except (FileNotFoundError, ValueError):  # none yet, gone, or not as long as a snapshot
             return None
         for _ in range(attempts):
             sequence = words[layout.PUBLISHED]
+            if sequence == 0:
+                return None
             self._fence()
             vector = buffers[sequence & 1].clone()
             block = layout.PUBLICATION + 2 * (sequence & 1)

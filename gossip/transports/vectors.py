@@ -89,6 +89,8 @@ class Vectors:
             transfer, link.transfer = link.transfer, None
             self._engine.release(transfer.handle)
             transfer.then()
+        if link.transfer is not None:  # the second part of a publication
+            return
         if link.announced is not None:
             self._fetch_mail(link, link.announced)
         elif self.wanted is not None and link.about.initial:

@@ -4,10 +4,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from support.hosts import why_no_nixl
 from support.remote import until
-from support.two_hosts import announce, meet, shown, two_hosts, vector
+from support.two_hosts import D, announce, meet, shown, two_hosts, vector
 
+from gossip.layout import Member
+from gossip.publication import Publisher
 from gossip.transports.nixl import LinkError
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())]
@@ -59,7 +62,7 @@ def test_what_is_being_read_of_who_stands_still_keeps_its_place_until_it_has_com
     assert open_files() == files, "nor are there ever more connections to it"
     still.__exit__()
     until(lambda: shown(there, here))
-    assert vector(there, here).tolist() == [3.0] * 64
+    assert vector(there, here).tolist() == [3.0] * D
     assert here.reachable(there.me)
 
 
@@ -107,3 +110,33 @@ def test_memory_that_other_hosts_cannot_read_is_refused_at_the_start(hosts, monk
     with pytest.raises(ValueError, match="got memory that other hosts cannot read"):
         here.appear()
     assert here.generations() == [0, 0]
+
+
+def test_what_a_worker_shows_is_read_where_what_its_predecessor_showed_was(hosts):
+    """Else each life of a worker elsewhere would take two more vectors."""
+    here, there = hosts(0), hosts(1)
+    meet(here, there)
+    reader, places = Publisher(here), set()
+    for step in (1, 2):
+        Publisher(there).publish(torch.full((D,), float(step)), step)
+        published = until(lambda there=there: reader.read(there.me))
+        assert (published.vector.tolist(), published.step) == ([float(step)] * D, step)
+        places.add(here.publication(there.me).data_ptr())
+        if step == 1:
+            there.close()
+            until(lambda there=there: here.dead(there.me))
+            there = hosts(1, generation=1)
+            there.appear()
+            there.introduce(here.about)
+            until(lambda there=there: here.generations() == [1, 2] and here.reachable(there.me))
+    assert len(places) == 1
+    assert reader.read(Member(1, 0)) is None
+
+
+def test_who_leaves_waits_no_longer_than_until_it_was_heard(hosts):
+    here, there = hosts(0), hosts(1)
+    meet(here, there)
+    began = time.monotonic()
+    here.close()
+    assert time.monotonic() - began < 0.9
+    until(lambda: there.dead(here.me))
