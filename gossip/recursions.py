@@ -19,7 +19,7 @@ from gossip.moves import Move
 Alternatives = Sequence[tuple[float, Move]]
 """Probabilities and moves of which one happens, or none with what is left of 1."""
 
-_DOUBLINGS = 20
+_DOUBLINGS = 40
 _CONVERGED = 1e-9
 
 
