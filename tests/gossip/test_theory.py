@@ -113,7 +113,7 @@ def test_stationary_levels():
     level = theory.stationary(EASGDConfig(alpha=0.2, tau=1), M)
     assert level.value == pytest.approx((M - 1) * shrunk / (1 - shrunk)) and level.sem is None
     slow = theory.stationary(EASGDConfig(alpha=1e-5, tau=1), M)
-    assert slow.value == pytest.approx((M - 1) / (1 / (1 - 1e-5) ** 2 - 1), rel=1e-6), "not infinite, though it takes long"
+    assert slow.value == pytest.approx((M - 1) / (1 / (1 - 1e-5) ** 2 - 1), rel=1e-6), "it is not infinite"
     assert theory.stationary(PerSynConfig(tau=10), M).value == pytest.approx((M - 1) * 4.5)
     assert theory.stationary(PerSynConfig(rho=0.4), 8).value == pytest.approx(5.6)
     assert theory.stationary(FullySyncConfig(), M).value == 0.0
