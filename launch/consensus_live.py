@@ -127,8 +127,11 @@ class Crew:
         Raises:
             RunFailedError: one failed, died, or gave no answer.
         """
-        for end in self._ends:
-            end.send((name, arguments))
+        for rank, end in enumerate(self._ends):
+            try:
+                end.send((name, arguments))
+            except OSError:
+                raise RunFailedError(f"live worker {rank} died") from None
         pending: dict[Any, int] = {end: rank for rank, end in enumerate(self._ends)}
         results: dict[int, Any] = {}
         deadline = time.monotonic() + _PATIENCE_S
@@ -140,7 +143,7 @@ class Crew:
                 rank = pending.pop(answered)
                 try:
                     done, results[rank] = cast(Connection, answered).recv()
-                except EOFError:
+                except (EOFError, OSError):
                     raise RunFailedError(f"live worker {rank} died") from None
                 if not done:
                     raise RunFailedError(f"live worker {rank} failed: {results[rank]}")
@@ -176,6 +179,7 @@ def check(methods: Sequence[str], world: World) -> None:
 def measure(cases: Sequence[Case], world: World) -> list[Curve]:
     """One live run of each case; the error is taken after every step."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["PYTHONSAFEPATH"] = "1"  # no file of the working directory shall hide ours
     with _terminated():
         crew = Crew(world)
         try:

@@ -47,7 +47,8 @@ def start(arguments: Sequence[str]) -> int:
         stdin=subprocess.DEVNULL,
         pass_fds=(theirs,),
         start_new_session=True,
-        env=os.environ | {_PIPE: str(theirs), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=os.environ
+        | {_PIPE: str(theirs), "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     os.close(theirs)
     try:

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from launching import environment, jobs, processes, until
 
+from gossip.world import World
 from launch.cli import main
+from launch.consensus_live import Crew
+from launch.errors import RunFailedError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -102,6 +105,8 @@ def test_one_worker_is_always_in_consensus(here, capsys):
 
 
 def test_live_processes_hold_the_simulated_level(here, capsys):
+    """A file of the user's that is called like a package of ours hides nothing from them."""
+    (here / "launch.py").write_text("raise RuntimeError('theirs')\n")
     before = jobs()
     arguments = [
         "--real",
@@ -128,6 +133,19 @@ def test_live_processes_hold_the_simulated_level(here, capsys):
     assert "live" in capsys.readouterr().out
     assert (here / "live.png").exists()
     assert jobs() == before
+
+
+def test_a_live_process_that_dies_between_two_calls_is_named():
+    """And is not mistaken for a reader of the output that has gone."""
+    crew = Crew(World(1, 1, 1))
+    try:
+        (worker,) = crew._processes
+        worker.kill()
+        worker.join()
+        with pytest.raises(RunFailedError, match="live worker 0 died"):
+            crew.call("close")
+    finally:
+        crew.end()
 
 
 def test_ctrl_c_ends_live_processes_and_gives_shared_memory_back(here):

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from launching import environment, jobs, kill_all, made, processes, started, until
+from support.commands import main
 from support.locking import Holder
 from support.remote import in_process_of_its_own, reaped
 
@@ -67,10 +68,12 @@ def test_workers_of_a_detached_job_go_on_to_the_end_when_their_launcher_is_kille
     assert jobs() == []
 
 
-def test_what_keeps_a_detached_job_from_starting_is_said_where_it_was_asked_for(job):
-    done = detached(job, "model={name: 'parts:Failing', how: mistake}", "--workers", "1")
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr == "gosgd: got points,\nexpected lines\n"
+def test_what_keeps_a_detached_job_from_starting_is_said_where_it_was_asked_for(job, capsys):
+    """And is not a file of the user's that is called like a package of ours."""
+    (job / "launch.py").write_text("raise RuntimeError('theirs')\n")
+    mistake = "model={name: 'parts:Failing', how: mistake}"
+    assert main([*TRAIN, f"run.dir={job}/run", "--detach", mistake, "--workers", "1"]) == 2
+    assert capsys.readouterr() == ("", "gosgd: got points,\nexpected lines\n")
     assert processes(job) == []
     assert jobs() == []
 
