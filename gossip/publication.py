@@ -87,6 +87,8 @@ class Publisher:
 def consensus_of(published: Sequence[Published]) -> Tensor:
     """w~ = sum lambda_m w_m / sum lambda_m over snapshots; the plain mean where nobody has mass.
 
+    Weights of 16 bits are added up in float32: rounded at every term, equal ones would not stay equal.
+
     Args:
         published: at least one snapshot.
 
@@ -96,7 +98,8 @@ def consensus_of(published: Sequence[Published]) -> Tensor:
     masses = [float(one.mass) for one in published]
     if not any(masses):
         masses = [1.0] * len(published)
-    total = torch.zeros_like(published[0].vector)
+    first = published[0].vector
+    total = torch.zeros_like(first, dtype=torch.promote_types(first.dtype, torch.float32))
     for one, mass in zip(published, masses, strict=True):
         total.add_(one.vector, alpha=mass / sum(masses))
-    return total
+    return total.to(first.dtype)

@@ -84,3 +84,11 @@ def test_the_consensus_is_weighted_by_mass_and_plain_without():
     assert consensus_of([published(1, 3 << 60), published(5, 1 << 60)]).tolist() == [2, 2, 2]
     assert consensus_of([published(1, 0), published(5, 0)]).tolist() == [3, 3, 3]
     assert consensus_of([published(1, 5), published(9, 0)]).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_equal_weights_of_16_bits_are_their_own_consensus(dtype):
+    weights = torch.linspace(-3, 3, 1000).to(dtype)
+    found = consensus_of([Published(Member(seat, 0), weights, 1, 0) for seat in range(7)])
+    assert found.dtype == dtype
+    assert torch.equal(found, weights)
