@@ -233,6 +233,8 @@ def test_three_hosts_go_on_when_one_dies_and_meet_again_when_one_was_cut_off(job
         hosts.ended()
         print(f"distance {together:.3f}, after {seconds:.0f} s apart {apart:.3f}, steps alone {gone_on}, {ledger}")
     assert merged_twice(job) == {}
+    evaluations = lines(job / "run" / "metrics.jsonl")
+    assert max(line["workers"] for line in evaluations) == 3, "those of other hosts are looked at, too"
     summary = json.loads((job / "run" / "final" / "summary.json").read_text())
     assert (summary["workers"], summary["interrupted"]) == (3, True)
     assert (job / "run" / "final" / "model.safetensors").exists()
