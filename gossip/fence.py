@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import platform
 from collections.abc import Callable
+from functools import cache
 
 _SEQUENTIALLY_CONSISTENT = 5  # C11 memory_order_seq_cst
 _STRONGLY_ORDERED = {"x86_64", "amd64", "i686", "i386"}
@@ -19,6 +20,7 @@ def _nothing() -> None:
     """The fence of a strongly ordered processor: the interpreter itself already orders what the compiler could move."""
 
 
+@cache  # looking for the library starts a process, and every audit needs a fence
 def load(machine: str | None = None, library: str | None = None) -> Callable[[], None]:
     """The fence for a processor.
 

@@ -26,6 +26,7 @@ def test_arm_without_libatomic_is_refused_with_the_way_out(library):
 @pytest.mark.skipif(not ctypes.util.find_library("atomic"), reason="libatomic is not installed")
 def test_libatomic_is_called_where_it_is_needed():
     assert fence.load("aarch64")() is None
+    assert fence.load("aarch64") is fence.load("aarch64"), "and looked for once"
 
 
 def test_this_machine_has_a_fence():
