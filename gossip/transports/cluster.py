@@ -73,6 +73,7 @@ class Cluster(SharedMemory):
         **memory: Any,
     ) -> None:
         self._appeared, self._shown = appeared, False
+        self._parting: list[Callable[[], None]] = []
         super().__init__(directory, seat, dimension, dtype, slots, fingerprint, generation, wire, **memory)
         self._watcher = View(directory)
         self._unmet: dict[Member, Mirror] = {}
@@ -84,6 +85,7 @@ class Cluster(SharedMemory):
         notes = Notes(key)
         try:
             self._engine = Engine(f"{notes.tag.hex()}/{self.me.seat}.{self.me.generation}", device)
+            self._parting = [self._engine.close]
             self._staging = [whole_pages(dimension, dtype=dtype) for _ in range(max(1, slots))]
             self._engine.register(*self._staging)
             own = self._words[self.me]
@@ -161,8 +163,8 @@ class Cluster(SharedMemory):
             raise ValueError(_UNREADABLE.format(error)) from error
         super().appear()
         self._courier.start()
-        self._shown = True
-        self._no_more = self._appeared(self)
+        self._shown, self._parting = True, [self._courier.stop]
+        self._parting.insert(0, self._appeared(self))
 
     def offer(self, initial: Tensor) -> None:
         """Let other hosts read the weights that founders begin with."""
@@ -283,7 +285,6 @@ class Cluster(SharedMemory):
 
     def close(self) -> None:
         """Say farewell to the other hosts, then let go of this one."""
-        if self._shown:
-            self._no_more()
-            self._courier.stop()
+        for part in self._parting:
+            part()
         super().close()

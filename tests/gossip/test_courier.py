@@ -24,8 +24,9 @@ def hosts(monkeypatch):
         yield enter
 
 
-def open_files():
-    return len(list(Path("/proc/self/fd").iterdir()))
+def sockets():
+    links = Path("/proc/self/fd").iterdir()
+    return sum(link.is_symlink() and str(link.readlink()).startswith("socket:") for link in links)
 
 
 class Still:
@@ -56,10 +57,10 @@ def test_what_is_being_read_of_who_stands_still_keeps_its_place_until_it_has_com
     link = here._link(there.me)
     until(lambda: link.transfer is not None)
     until(lambda: not here.reachable(there.me))
-    files = open_files()
+    connections = sockets()
     time.sleep(1.5)
     assert here._vectors._free == [0], "the other place may be written to at any time"
-    assert open_files() == files, "nor are there ever more connections to it"
+    assert sockets() == connections, "nor are there ever more connections to it"
     still.__exit__()
     until(lambda: shown(there, here))
     assert vector(there, here).tolist() == [3.0] * D
@@ -140,3 +141,12 @@ def test_who_leaves_waits_no_longer_than_until_it_was_heard(hosts):
     here.close()
     assert time.monotonic() - began < 0.9
     until(lambda: there.dead(here.me))
+
+
+def test_a_member_that_never_appeared_leaves_no_agent(hosts):
+    hosts(0).close()
+    before = sockets()
+    there = hosts(1)
+    assert sockets() > before
+    there.close()
+    assert sockets() == before
