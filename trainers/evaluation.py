@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,6 +47,20 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> Score:
     return Score(loss / count, correct / count)
 
 
+def counters(model: nn.Module) -> dict[str, Tensor]:
+    """A model's buffers that are not of floating point, by name: what is not in its weight vector."""
+    tensors = {name: state for name, state in model.state_dict().items() if isinstance(state, Tensor)}
+    return {name: tensor for name, tensor in tensors.items() if not tensor.is_floating_point()}
+
+
+@torch.no_grad()
+def set_counters(model: nn.Module, given: Mapping[str, Tensor]) -> None:
+    """Give a model the counters of another one of its kind; those that it has not are left out."""
+    for name, tensor in counters(model).items():
+        if name in given:
+            tensor.copy_(given[name])
+
+
 class ConsensusModel:
     """A model of its own for the consensus weights, so that evaluating does not touch the one that trains.
 
@@ -56,14 +70,15 @@ class ConsensusModel:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         copied = copy.deepcopy(list(modules))
-        self.model = copied[0]
+        self._trained, self.model = modules[0], copied[0]
         for module in copied:
             module.requires_grad_(False)
         self._flat = Flat(copied)
 
     def load(self, vector: Tensor) -> None:
-        """Give the model the weights `vector` [D]."""
+        """Give the model the weights `vector` [D], and what no mean is taken of (counts, masks) as it is here."""
         self._flat.vector.copy_(vector)
+        set_counters(self.model, counters(self._trained))
 
     def score(self, vector: Tensor, batches: Iterable[Batch]) -> Score:
         """Score the model with weights `vector` [D]."""

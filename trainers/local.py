@@ -22,6 +22,7 @@ from gossip.layout import Member
 from regularizers import Regularizer
 from trainers import models, optimizers, schedules
 from trainers.data.base import Batches, Data
+from trainers.evaluation import counters, set_counters
 from trainers.optimizers import OptimizerConfig
 from trainers.precision import Precision
 from trainers.profiling import Profile
@@ -159,11 +160,12 @@ class LocalTrainer:
         return figures
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, regularizers, data position and torch's generators."""
+        """Optimizer, regularizers, the model's counters, data position and torch's generators."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "given": self._given,
             "regularizers": [regularizer.state_dict() for regularizer in self.regularizers],
+            "counters": counters(self.bare),
             "batches": dict(self.batches.state_dict()),
             "generator": torch.get_rng_state(),
             "device_generator": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
@@ -182,6 +184,7 @@ class LocalTrainer:
         if not optimizer or not optimizers.restore(self.optimizer, saved, state.get("given", self._given), self._given):
             _log.warning("the checkpoint is of another optimizer: its state starts empty")
         self._restore_regularizers(state["regularizers"])
+        set_counters(self.bare, state.get("counters", {}))
         if state["batches"]["steps_per_epoch"] == self.batches.state_dict()["steps_per_epoch"]:
             self.batches.load_state_dict(state["batches"])
         else:

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
+import torch
 from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -152,8 +153,24 @@ def build(config: OptimizerConfig | Custom, parameters: Iterable[Tensor] | Itera
             that needs a closure.
     """
     if isinstance(config, OptimizerConfig):
-        return OPTIMIZERS.get(config.name)(config, parameter_groups(parameters, config.weight_decay, config.decay))
-    return _custom(config, parameters)
+        groups = parameter_groups(parameters, config.weight_decay, config.decay)
+        return _at_rest(OPTIMIZERS.get(config.name)(config, groups))
+    return _at_rest(_custom(config, parameters))
+
+
+def _at_rest(optimizer: Optimizer) -> Optimizer:
+    """Give a fused SGD the momentum 0 that it starts from, where it has none.
+
+    torch would make it in the first step, from memory that nobody has written if that step is left out (fp16), and for
+    all parameters or none, which fails where some have their first gradient later. From 0 the first step is the same.
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, SGD) else ():
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _custom(config: Custom, parameters: Iterable[Tensor] | Iterable[Group]) -> Optimizer:
@@ -202,4 +219,5 @@ def restore(optimizer: Optimizer, saved: dict[str, Any], then: list[dict[str, An
         group.update(changed)
         if "lr" in changed:
             group["initial_lr"] = changed["lr"]  # what schedules start from
+    _at_rest(optimizer)
     return True

@@ -63,6 +63,23 @@ def test_fused_kernels_are_used_where_torch_has_them(name):
     assert not build(config, [complex_parameter]).defaults["fused"]
 
 
+@pytest.mark.parametrize("config", [{"name": "sgd", "momentum": 0.9, "nesterov": True}, {"name": "adam"}])
+def test_a_parameter_may_have_its_first_gradient_later_than_others(config):
+    ends = []
+    for fused in (True, False):
+        parameters = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))]
+        optimizer = build(ADAPTER.validate_python(config), parameters)
+        if not fused:
+            options = {name: optimizer.param_groups[0][name] for name in optimizer.defaults}
+            optimizer = type(optimizer)(parameters, **options | {"fused": False})
+        for used in (parameters[:1], parameters, parameters[1:], parameters):
+            optimizer.zero_grad()
+            sum((parameter**3).sum() for parameter in used).backward()
+            optimizer.step()
+        ends.append(torch.cat(parameters))
+    torch.testing.assert_close(*ends)
+
+
 def decays(optimizer):
     return {id(tensor): group["weight_decay"] for group in optimizer.param_groups for tensor in group["params"]}
 

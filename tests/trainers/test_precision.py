@@ -83,18 +83,25 @@ def test_every_precision_comes_near_fp32_and_keeps_float32_weights(tmp_path, pre
     assert local.figures()["loss"] > 0
 
 
-def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_lowered(tmp_path):
-    torch.manual_seed(1)
-    model, batches = nn.Linear(6, 3), task()
-    local = trainer(tmp_path, model, batches, "train.precision=fp16")
-    before, scale = model.weight.detach().clone(), local.state_dict()["scaler"]["scale"]
-    batches.inputs *= 1e4
-    local.step(0)
-    assert torch.equal(model.weight, before)
-    assert local.state_dict()["scaler"]["scale"] == scale / 2
-    batches.inputs /= 1e4
-    local.step(1)
-    assert not torch.equal(model.weight, before)
+@pytest.mark.parametrize("optimizer", ["{name: sgd}", "{name: sgd, momentum: 0.9}", "{name: adam}"])
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_lowered(tmp_path, optimizer):
+    ends = []
+    for overflows in (False, True):
+        torch.manual_seed(1)
+        model, batches = nn.Linear(6, 3), task()
+        local = trainer(tmp_path, model, batches, "train.precision=fp16", f"optimizer={optimizer}")
+        before, scale = model.weight.detach().clone(), local.state_dict()["scaler"]["scale"]
+        if overflows:
+            inputs, batches.inputs = batches.inputs, 1e4 * batches.inputs
+            local.step(0)
+            assert torch.equal(model.weight, before)
+            assert local.state_dict()["scaler"]["scale"] == scale / 2
+            batches.inputs = inputs
+        for _ in range(3):
+            local.step(0)
+        assert not torch.equal(model.weight, before)
+        ends.append(model.weight.detach())
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)  # what was left out has left nothing behind
 
 
 def test_the_scale_is_in_the_checkpoint_and_another_precision_begins_anew(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from support.remote import until
 from support.trainees import last_steps, train
+from torch import nn
 
 from configs import load
 from gossip.directory import JobDirectory
@@ -113,6 +114,30 @@ def test_regularizers_go_on_to_the_bit_after_a_signal(source, monkeypatch):
     for one, other in zip(expected, got, strict=True):
         tensors = [[*regularizer.parameters(), *regularizer.buffers()] for regularizer in (one, other)]
         assert all(map(torch.equal, *tensors))
+
+
+class Counting(nn.Module):
+    """Its statistics are means over all batches so far, and it uses them from the fourth on."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(64, classes), nn.BatchNorm1d(classes, momentum=None)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        y = self.layer(x.flatten(1))
+        self.seen += self.training
+        return self.norm(y) if self.seen > 3 else y
+
+
+def test_what_a_model_counts_goes_on_and_is_in_the_consensus_model(source):
+    model = f"model={{name: '{__name__}:Counting'}}"
+    alone(source, "whole", model)
+    alone(source, "parts", model, "train.steps=17")
+    alone(source, "parts", model, resume=True)
+    whole, parts = (load_file(source.parent / name / "final" / "model.safetensors") for name in ("whole", "parts"))
+    assert (int(whole["seen"]), int(whole["norm.num_batches_tracked"])) == (40, 37)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_a_disk_that_is_full_for_a_while_changes_nothing_but_what_was_not_written(source, monkeypatch, caplog):
