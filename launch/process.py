@@ -20,6 +20,9 @@ from typing import Any, NoReturn
 SUPERVISOR = "GOSGD_SUPERVISOR"
 """Environment variable with the launcher's process id; a worker ends when that process does."""
 
+GRACE = "GOSGD_GRACE_S"
+"""Environment variable with the seconds that a worker may take to save and leave once its launcher is gone."""
+
 DETACHED = "GOSGD_DETACHED"
 """Environment variable that is set where workers go on to the end of the job without their launcher."""
 
@@ -48,9 +51,9 @@ def let_users_modules_be_found() -> None:
 def end_with_the_supervisor(serves: bool = False) -> None:
     """Have the kernel send SIGTERM when the launcher dies, however it dies, so that no worker is left behind.
 
-    A worker that is stuck and does not heed the signal is killed, with its loader processes, a few seconds later. The
-    workers of a detached job are not told; a server is (`serves`): it must not wait for workers that nobody will start
-    again, and ends when those that are there have left.
+    A worker that is stuck and does not heed the signal in time is killed, with its loader processes. The workers of a
+    detached job are not told; a server is (`serves`): it must not wait for workers that nobody will start again, and
+    ends when those that are there have left.
     """
     detached = DETACHED in os.environ
     if SUPERVISOR not in os.environ or (detached and not serves):
@@ -115,5 +118,5 @@ def _end_when_orphaned() -> None:
     while not orphaned():
         time.sleep(1.0)
     _imported.wait(_IMPORT_S)
-    time.sleep(_ORPHAN_S)
+    time.sleep(float(os.environ.get(GRACE, _ORPHAN_S)))
     os.killpg(0, signal.SIGKILL)

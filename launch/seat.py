@@ -16,7 +16,7 @@ from gossip.job import JOB
 from launch.logs import Logs
 from launch.nursery import Nursery
 from launch.plan import Plan
-from launch.process import DETACHED, SUPERVISOR
+from launch.process import DETACHED, GRACE, SUPERVISOR
 from launch.start import Start
 
 _KILLED_S = 5.0
@@ -66,6 +66,7 @@ class Seat:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             JOB: str(self._job.path),
             SUPERVISOR: str(os.getpid()),
+            GRACE: str(self._plan.run.run.grace_s),
         } | ({DETACHED: "1"} if self._plan.detached else {})
         if self.rank is None:
             name, module, command = "server", "launch.server", [str(directory.path), str(self._job.path)]

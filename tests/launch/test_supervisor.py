@@ -11,6 +11,8 @@ from launching import jobs, made, meanwhile, pid_of, processes, started, until
 from support.commands import main
 from support.reading import lines, summary_of
 
+from gossip.directory import remove_stale
+
 pytestmark = pytest.mark.timeout(90)
 
 SLOW = ("train.steps=1500", "data.loader_workers=1")
@@ -81,6 +83,16 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(job):
         until(lambda: not processes(job), timeout_s=15)
         until(lambda: not jobs(), timeout_s=5)
     assert all(list((job / "run" / "checkpoints" / f"worker-{rank}").glob("step-*.safetensors")) for rank in range(2))
+
+
+def test_a_stuck_worker_has_as_long_as_any_when_its_supervisor_is_killed(job):
+    (job / "slowly").touch()
+    with started(job, "train", "own.yaml", "run.grace_s=1", run_dir(job)) as process:
+        until(lambda: made(0) > 5 and made(1) > 5)
+        (job / "stuck").touch()
+        process.kill()
+        until(lambda: not processes(job), timeout_s=5)
+    assert len(remove_stale()) == 1, "which the next job would do"
 
 
 def test_a_worker_that_fails_too_often_ends_the_job_with_the_reason(job, capsys):
