@@ -53,6 +53,13 @@ class Driver:
         finally:
             self.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
+    def bind(self) -> None:
+        """Make torch's context of this GPU the calling thread's for good.
+
+        torch's own choice of a device does not: GPU 0 counts as chosen in a new thread, which has no context yet.
+        """
+        self.call("cuCtxSetCurrent", self._context)
+
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of the driver.
 

@@ -1,7 +1,8 @@
-"""NIXL as the courier uses it: one agent a process, notifications, one-sided reads. Imports torch, and nixl at need.
+"""NIXL as the courier uses it: one agent a process, notifications, one-sided reads.
 
-NIXL runs over UCX (TCP, RDMA). UCX reads its settings from the environment when the first agent is made; what is set
-here are defaults for links that may break, and each of them gives way to the user's own.
+Imports gossip.driver, gossip.layout, torch, and nixl at need. NIXL runs over UCX (TCP, RDMA). UCX reads its settings from
+the environment when the first agent is made; what is set here are defaults for links that may break, and each of them
+gives way to the user's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gossip.driver import Driver
 from gossip.layout import IN_HOST
 
 MISSING = "got workers on several hosts without nixl, which carries messages between them; pip install 'gosgd[cluster]'"
@@ -99,7 +101,7 @@ class Engine:
     def enter(self) -> None:
         """Let the calling thread use the engine: the driver wants to know in each whose memory it is about."""
         if self._device is not None and self._device.type != "cpu":
-            torch.accelerator.set_device_index(self._device)
+            Driver(self._device).bind()
 
     def register(self, *tensors: Tensor) -> None:
         """Let memory, of the host or of the GPU, be read from elsewhere, and be read into.

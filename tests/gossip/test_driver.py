@@ -10,6 +10,7 @@ import torch
 
 from gossip.driver import Driver, DriverError
 from gossip.transports.ipc import CudaIpc, ipc_of
+from gossip.transports.nixl import Engine
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -64,6 +65,13 @@ def test_memory_that_cannot_be_shared_is_not_kept(library, caplog):
     library.shares = 1
     assert ipc_of(vector) is not None
     assert (library.allocated, library.depth) == (0, 0)
+
+
+def test_a_thread_that_reads_other_hosts_gpus_has_its_own_gpus_context(library):
+    engine = object.__new__(Engine)
+    engine._device = WHICH
+    engine.enter()
+    assert (library.bound, library.device) == (1, 1)
 
 
 def test_pages_are_locked_by_whoever_comes_first(library):

@@ -14,7 +14,7 @@ typedef struct { char reserved[64]; } CUipcMemHandle;
 
 enum { OK = 0, INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_CONTEXT = 201, ALREADY_REGISTERED = 712, NOT_REGISTERED = 713, NOT_SUPPORTED = 801 };
 
-int ready, depth, device = -1, allocated, mapped, shares = 1;
+int ready, depth, bound, device = -1, allocated, mapped, shares = 1;
 size_t size;
 void *locked;
 static struct CUctx_st { int unused; } primary;
@@ -34,6 +34,11 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice which) {
     device = which - 40;
     *context = &primary;
     return OK;
+}
+
+CUresult cuCtxSetCurrent(CUcontext context) {
+    bound = context == &primary;
+    return bound ? OK : INVALID_CONTEXT;
 }
 
 CUresult cuCtxPushCurrent_v2(CUcontext context) {
