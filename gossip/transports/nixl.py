@@ -1,8 +1,8 @@
 """NIXL as the courier uses it: one agent a process, notifications, one-sided reads.
 
-Imports gossip.driver, gossip.layout, torch, and nixl at need. NIXL runs over UCX (TCP, RDMA). UCX reads its settings from
-the environment when the first agent is made; what is set here are defaults for links that may break, and each of them
-gives way to the user's own.
+Imports gossip.driver, gossip.layout, torch, and nixl at need. NIXL runs over UCX (TCP, RDMA). UCX reads its settings
+from the environment when the first agent is made; what is set here are defaults for links that may break, and each of
+them gives way to the user's own.
 """
 
 from __future__ import annotations
