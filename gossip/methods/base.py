@@ -148,10 +148,12 @@ class Exchange(ABC):
             updates: whether to store every local update as well.
 
         Raises:
-            ValueError: the worker has started.
+            ValueError: the worker has started, or its weights are of a kind that NumPy, which replays, does not know.
         """
         if self._words[layout.STATE] != State.STARTING:
             raise ValueError(f"got a trace to write from step {self.steps} on, expected `record` before the first step")
+        if self.flat.vector.dtype == torch.bfloat16:
+            raise ValueError("got a model of bfloat16 to trace, expected float16, float32 or float64: NumPy replays it")
         about = {
             "dimension": self.flat.dimension,
             "dtype": str(self.flat.vector.dtype).removeprefix("torch."),

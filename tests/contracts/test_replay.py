@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from support.remote import until
-from support.workers import replayed
+from support.workers import make_model, replayed
 
+import gossip
 from gossip.replay import Replay, read
 
 pytestmark = pytest.mark.timeout(90)
@@ -77,3 +78,16 @@ def test_a_trace_that_lacks_a_member_is_refused(team, tmp_path):
 def test_a_folder_without_traces_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"without traces, expected a run with exchange\.trace"):
         read(tmp_path)
+
+
+def test_what_could_not_be_replayed_is_not_recorded(monkeypatch, tmp_path):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GOSGD_JOB"):
+        monkeypatch.delenv(name, raising=False)
+    narrow = gossip.build("none", make_model("mlp").bfloat16())
+    with pytest.raises(ValueError, match="got a model of bfloat16 to trace, expected float16, float32 or float64"):
+        narrow.record(tmp_path, updates=True)
+    narrow.step()
+    with pytest.raises(ValueError, match="got a trace to write from step 1 on"):
+        narrow.record(tmp_path, updates=True)
+    narrow.close()
+    assert not list(tmp_path.iterdir())
