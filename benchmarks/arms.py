@@ -110,7 +110,8 @@ def fit(
     model.train()
     for step in range(steps):
         if not order:
-            order = list(torch.randperm(len(x), generator=generator).split(batch_size))
+            shuffled = torch.randperm(len(x), generator=generator)
+            order = list(shuffled.split(batch_size))  # type: ignore[no-untyped-call, unused-ignore]
             order = order[:-1] if len(order) > 1 and len(order[-1]) < batch_size else order
         at = order.pop().to(x.device)
         batch = x[at] if augment is None else augment(x[at], generator)

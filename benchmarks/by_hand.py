@@ -33,12 +33,13 @@ class ByHand:
         while len(left):
             left = left[self._peer.recv_into(left) :]
         sending.result()
-        for mine, theirs in zip(self._vector.split(_PIECE), self._theirs.split(_PIECE), strict=True):
+        pieces = (vector.split(_PIECE) for vector in (self._vector, self._theirs))  # type: ignore[no-untyped-call, unused-ignore]
+        for mine, theirs in zip(*pieces, strict=True):
             mine.lerp_(theirs.to(mine.dtype), 0.5)
 
     @staticmethod
     def _bytes(tensor: torch.Tensor) -> memoryview:
-        return memoryview(tensor.view(torch.uint8).numpy()).cast("B")
+        return tensor.view(torch.uint8).numpy().data.cast("B")
 
 
 def connected(rank: int, address: str, port: int) -> socket.socket:

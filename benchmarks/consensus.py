@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
     scale, rounds = (0.05, 40) if given.quick else (1.0, 600)
     found = report.machine()
     print(report.describe(found))
-    results = {
+    results: dict[str, Any] = {
         "levels": levels(given.repeats, 8, scale),
         "equal_messages": per_message(given.repeats, 32, rounds),
         "crowd": crowd(given.workers, 16, given.ticks),

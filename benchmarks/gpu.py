@@ -39,7 +39,7 @@ def devices(device: torch.device) -> dict[str, Any]:
         "memory_gb": round(about.total_memory / 1e9, 1),
         "driver": driver,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call, unused-ignore]
     }
 
 

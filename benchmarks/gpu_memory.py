@@ -39,7 +39,7 @@ def timed(work: Callable[[int], object], device: torch.device) -> float:
     first, last = torch.Event(device, enable_timing=True), torch.Event(device, enable_timing=True)
     torch.accelerator.synchronize(device)
     if device.type == "cuda":  # what is asked for meanwhile is done without a pause
-        torch.cuda._sleep(_AHEAD)
+        torch.cuda._sleep(_AHEAD)  # type: ignore[no-untyped-call, unused-ignore]
     first.record()
     for turn in range(_REPEATS):
         work(turn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -120,7 +120,7 @@ def block(step: Callable[[], object], steps: int, device: torch.device) -> float
 
 
 def in_turn(
-    loops: dict[str, Callable[[], object]], rounds: int, steps: int, device: torch.device
+    loops: Mapping[str, Callable[[], object]], rounds: int, steps: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Seconds a step of each loop, one figure a round."""
     found: dict[str, list[float]] = {name: [] for name in loops}

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined, unused-ignore]
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -79,8 +80,8 @@ class Worker:
     ) -> None:
         networks.move_to(namespaces[rank])
         os.environ |= {"GLOO_SOCKET_IFNAME": "eth0", "UCX_TLS": "tcp", "UCX_NET_DEVICES": "eth0"}
-        self._store = dist.TCPStore(address, PORT, WORKERS, rank == 0, timedelta(seconds=60))
-        dist.init_process_group("gloo", store=dist.PrefixStore("group", self._store), rank=rank, world_size=WORKERS)
+        self._store = TCPStore(address, PORT, WORKERS, rank == 0, timedelta(seconds=60))
+        dist.init_process_group("gloo", store=PrefixStore("group", self._store), rank=rank, world_size=WORKERS)
         self._rank, self._name, self._batch = rank, network, batch
         self._signs = Signs(directories[0][0].path / "signs", WORKERS)
         self._directories = [places[rank] for places in directories]

@@ -24,7 +24,7 @@ class SleepingSGD(torch.optim.SGD):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step, and a nap."""
-        loss = super().step(closure)
+        loss: float | None = super().step(closure)
         if self._sleep_s:
             time.sleep(self._sleep_s)
         return loss

@@ -91,7 +91,8 @@ class Life:
 
     def live(self, signs: Signs) -> None:
         """Until it is time to leave."""
-        outbox, seen, inspected = self._outbox, [], 0.0
+        outbox, inspected = self._outbox, 0.0
+        seen: list[Any] = []
         while signs[0] < _LEAVE:
             self._step += 1
             board = list(self._transport.generations())

@@ -31,7 +31,7 @@ def settings(wire: str, seed: int, steps: int) -> runs.Settings:
 
 def compare(wires: Sequence[str], seeds: int, steps: int, workers: int, folder: Path) -> dict[str, Any]:
     """Held-out accuracies in percent, by seed and wire, and differences from float32 in points."""
-    pairs = []
+    pairs: list[dict[str, float]] = []
     for seed in range(seeds):
         pairs.append({})
         for wire in wires:

@@ -13,11 +13,13 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
 from configs.base import Registry
 from gossip.methods import METHODS
+from gossip.methods.base import MethodConfig
 from gossip.portrait import portrait
 from launch.explain import drawing
 from launch.keys import Key, about, keys
@@ -31,7 +33,7 @@ from trainers.schema import Run, RunOptions, Train
 
 HERE = Path(__file__).parent
 WORKERS = 4
-REGISTRIES: dict[str, Registry] = {
+REGISTRIES: dict[str, Registry[Any]] = {
     "data": DATA,
     "model": MODELS,
     "optimizer": OPTIMIZERS,
@@ -109,7 +111,7 @@ def _made(kind: str, words: str) -> str:
         return f"\n{table(keys(REGISTRIES[section].config(name)))}\n\n"
     method, *options = words.split()
     given = {name: yaml.safe_load(value) for name, _, value in (option.partition("=") for option in options)}
-    drawn = portrait(METHODS.config(method).of(**given), WORKERS)
+    drawn = portrait(cast(MethodConfig, METHODS.config(method).of(**given)), WORKERS)
     lines = "\n".join(drawing(drawn.exchange))
     return f"\nK of {drawn.event}, four workers:\n\n```text\n{lines}\n```\n\n"
 
@@ -132,7 +134,7 @@ def _named() -> list[Key]:
     return [Key("name", "text of letters, digits, `_`, `.`, `-`", "", meaning)]
 
 
-def _section(section: str, registry: Registry) -> str:
+def _section(section: str, registry: Registry[Any]) -> str:
     tables = {name: keys(registry.config(name)) for name in registry.names()}
     common = [key for key in next(iter(tables.values())) if all(_has(key.name, other) for other in tables.values())]
     shared = [key for key in common if all(key in other for other in tables.values())]

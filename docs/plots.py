@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -20,9 +20,11 @@ from torch.nn import functional
 import regularizers
 from gossip.methods import METHODS
 from gossip.methods.base import MethodConfig
+from gossip.methods.none import NoneConfig
 from gossip.portrait import portrait
 from gossip.simulate import World, compare
 from gossip.theory import expected
+from regularizers.analysis.edm import edm_loss, group_means
 from trainers.models.layers import MaxMin
 
 matplotlib.use("Agg")
@@ -74,8 +76,8 @@ def method(name: str) -> None:
     left.grid(False)
     figure.colorbar(image, ax=left, shrink=0.8)
     world = World(WORKERS, DIMENSION, ROUNDS, repeats=REPEATS, seed=0)
-    none = METHODS.config("none").of()
-    for color, given, result in zip(COLORS, METHOD_OPTIONS[name], compare(configs, world), strict=False):  # type: ignore[arg-type]
+    none = NoneConfig.of()
+    for color, given, result in zip(COLORS, METHOD_OPTIONS[name], compare(configs, world), strict=False):
         label = ", ".join([name, *(f"{key}: {value}" for key, value in given.items())]).replace(RING, "ring")
         above = {"clip_on": False, "zorder": 3}  # an error of 0 lies on the axis
         right.plot(result.steps, result.mean / DIMENSION, color=color, linewidth=1.3, label=label, **above)
@@ -133,7 +135,7 @@ def _train(kind: Callable[[nn.Module, torch.Tensor], nn.Module] | None, score: S
         if regularizer is not None:
             loss = loss + regularizer(y[batch])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         optimizer.step()
     told["inside"] = inside.flatten().numpy()
     return told
@@ -149,13 +151,13 @@ def _given_the_mode(inside: torch.Tensor, network: nn.Module) -> float:
 
 def _constancy(inside: torch.Tensor, network: nn.Module) -> float:
     """Spread of the variance of pairs of samples, over its mean."""
-    pairs = inside[: len(inside) // 2 * 2].unflatten(0, (-1, 2)).var(1)
+    pairs = inside[: len(inside) // 2 * 2].view(-1, 2, inside.shape[1]).var(1)
     return float((pairs.std(0) / pairs.mean(0).clamp_min(1e-9)).mean())
 
 
 def _covariance(inside: torch.Tensor, network: nn.Module) -> float:
     """Half the sum of squared covariances between the means of eight groups."""
-    return float(regularizers.analysis.edm.edm_loss(regularizers.analysis.edm.group_means(inside, 8)))
+    return float(edm_loss(group_means(inside, 8)))
 
 
 def _square(inside: torch.Tensor, network: nn.Module) -> float:
@@ -165,7 +167,7 @@ def _square(inside: torch.Tensor, network: nn.Module) -> float:
 def _outside(inside: torch.Tensor, network: nn.Sequential) -> float:
     """Entropy bound of z: mean over coordinates of the log standard deviation of what the classifier sees."""
     h = torch.relu(inside)
-    weight = network[4].weight.detach()  # type: ignore[union-attr]
+    weight = cast(nn.Linear, network[4]).weight.detach()
     basis = torch.linalg.svd(weight, full_matrices=False).Vh.mT
     return float((h @ basis).std(0).log().mean())
 

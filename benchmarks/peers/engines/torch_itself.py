@@ -35,7 +35,6 @@ def build(model: nn.Module, place: Place) -> Engine:
     module = DistributedDataParallel(model, gradient_as_bucket_view=True)
     # Its own subgroups are machines, whose workers average gradients at every step; here each worker is a machine.
     alone = [dist.new_group([rank]) for rank in range(place.workers)][place.rank]
-    module.register_comm_hook(
-        PostLocalSGDState(None, alone, 0, post_local_gradient_allreduce=False), post_localSGD_hook
-    )
+    state = PostLocalSGDState(None, alone, 0, post_local_gradient_allreduce=False)  # type: ignore[no-untyped-call, unused-ignore]
+    module.register_comm_hook(state, post_localSGD_hook)
     return Engine(module, PostLocalSGDOptimizer(local, averager), met=met, together=True)

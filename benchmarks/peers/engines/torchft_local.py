@@ -6,8 +6,8 @@ import threading
 from datetime import timedelta
 from typing import Any
 
-import torch.distributed as dist
 from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined, unused-ignore]
 from torchft import Manager, ProcessGroupGloo
 from torchft.coordination import LighthouseServer
 from torchft.local_sgd import LocalSGD
@@ -36,7 +36,7 @@ def build(model: nn.Module, place: Place) -> Engine:
     def state() -> dict[str, Any]:
         return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
-    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     _stores.append(store)
     manager = Manager(
         pg=ProcessGroupGloo(timeout=timedelta(seconds=60)),
