@@ -23,6 +23,7 @@ from regularizers import Regularizer
 from trainers import models, optimizers, schedules
 from trainers.data.base import Batches, Data
 from trainers.evaluation import counters, set_counters
+from trainers.generators import restore_all, seed_all, state_of_all
 from trainers.optimizers import OptimizerConfig
 from trainers.precision import Precision
 from trainers.profiling import Profile
@@ -160,17 +161,15 @@ class LocalTrainer:
         return figures
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, regularizers, the model's counters, data position and torch's generators."""
+        """Optimizer, regularizers, the model's counters, data position and generators."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "given": self._given,
             "regularizers": [regularizer.state_dict() for regularizer in self.regularizers],
             "counters": counters(self.bare),
             "batches": dict(self.batches.state_dict()),
-            "generator": torch.get_rng_state(),
-            "device_generator": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
             "scaler": self._precision.state_dict(),
-        }
+        } | state_of_all(self._device)
 
     def load_state_dict(self, state: dict[str, Any], optimizer: bool = True, own: bool = True) -> None:
         """Go on from what `state_dict` gave.
@@ -190,9 +189,7 @@ class LocalTrainer:
         else:
             _log.info("the data is shared out among another number of workers now: its order starts anew")
         if own:
-            torch.set_rng_state(state["generator"])
-            if self._device.type == "cuda" and state.get("device_generator") is not None:
-                torch.cuda.set_rng_state(state["device_generator"], self._device)
+            restore_all(state, self._device)
         self._precision.load_state_dict(state.get("scaler", {}))
 
     def _restore_regularizers(self, saved: list[dict[str, Any]]) -> None:
@@ -244,9 +241,9 @@ def compiled(model: nn.Module, how: bool | Literal["reduce-overhead"]) -> Any:
 
 
 def own_batches(run: Run, data: Data, member: Member, workers: int) -> Batches:
-    """The training batches of one worker; from here on torch's generator is its own, too."""
+    """The training batches of one worker; from here on the process's generators are its own, too."""
     seat, generation = member
-    torch.manual_seed(hash((run.seed, seat, generation)) & 0x7FFFFFFF)
+    seed_all(hash((run.seed, seat, generation)) & 0x7FFFFFFF)
     return data.batches(
         rank=seat, world_size=workers, seed=run.seed, incarnation=generation, sampling=run.train.sampling
     )

@@ -2,17 +2,20 @@
 
 import json
 import os
+import random
 import resource
 import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.remote import until
 from support.trainees import last_steps, train
 from torch import nn
+from torch.utils.data import Dataset
 
 from configs import load
 from gossip.directory import JobDirectory
@@ -138,6 +141,28 @@ def test_what_a_model_counts_goes_on_and_is_in_the_consensus_model(source):
     whole, parts = (load_file(source.parent / name / "final" / "model.safetensors") for name in ("whole", "parts"))
     assert (int(whole["seen"]), int(whole["norm.num_batches_tracked"])) == (40, 37)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+class Drawn(Dataset):
+    """Samples that Python's and numpy's own generators make."""
+
+    targets = tuple(index % 2 for index in range(64))
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return np.float32([random.random() + self.targets[index], np.random.standard_normal()]), self.targets[index]
+
+
+def test_samples_that_other_generators_make_are_those_of_the_seed_and_go_on(source):
+    given = [f"data={{name: '{__name__}:Drawn', batch_size: 16}}", "run.eval_every=0"]
+    whole, _ = alone(source, "whole", *given)
+    again, _ = alone(source, "again", *given)
+    assert torch.equal(whole, again)
+    alone(source, "parts", *given, "train.steps=17")
+    parts, _ = alone(source, "parts", *given, resume=True)
+    assert torch.equal(whole, parts)
 
 
 def test_a_disk_that_is_full_for_a_while_changes_nothing_but_what_was_not_written(source, monkeypatch, caplog):

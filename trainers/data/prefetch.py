@@ -1,8 +1,10 @@
-"""Reading a source batch by batch, in this process or in loader processes. Imports sampling and sources."""
+"""Reading a source batch by batch, in this process or in loader processes.
+
+Imports sampling, sources and trainers.generators.
+"""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,15 +14,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from trainers.data.sampling import Indices, Order
 from trainers.data.sources import Batch, DatasetSource, Source
+from trainers.generators import seed_all
 
 Key = tuple[Indices, int | None]
-
-
-def seed_process(seed: int) -> None:
-    """Seeds every generator that a transform of the user's may draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 class _Reader(Dataset[Batch]):
@@ -32,7 +28,7 @@ class _Reader(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         indices, seed = key
         if seed is not None and get_worker_info() is not None:
-            seed_process(seed)
+            seed_all(seed)
         return self._source.read(indices)
 
 
