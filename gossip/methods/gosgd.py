@@ -173,7 +173,8 @@ class GoSGD(Exchange):
         while self._words[layout.STATE] == State.JOINING and not interrupted():
             self._attend()
             if self.outbox.mass and not any(peer.state() != State.JOINING for peer in self.outbox.peers):
-                break  # everybody else waits to be fed, and this worker holds mass: it goes first
+                self._take_over()  # everybody else waits to be fed, and this worker holds mass: it goes first
+                break
             now = time.monotonic()
             if now - looked > _INSPECTION_S:
                 looked = now
@@ -205,7 +206,7 @@ class GoSGD(Exchange):
         return taken > 0
 
     def _take_over(self) -> None:
-        """Go on for a job whose holders of mass have all died, from the newest weights any of them had published."""
+        """Go on for a job of which nobody with weights is left, from the newest that any of them had published."""
         known = [self.publisher.read(member) for member in self.transport.everybody()]
         newest = max((one for one in known if one is not None), key=lambda one: one.step, default=None)
         if newest is not None:
