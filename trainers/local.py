@@ -187,7 +187,7 @@ class LocalTrainer:
         if state["batches"]["steps_per_epoch"] == self.batches.state_dict()["steps_per_epoch"]:
             self.batches.load_state_dict(state["batches"])
         else:
-            _log.info("the data is shared out among another number of workers now: its order starts anew")
+            _log.info("epochs have another length now (data, batch size or number of workers): their order starts anew")
         if own:
             restore_all(state, self._device)
         self._precision.load_state_dict(state.get("scaler", {}))

@@ -88,8 +88,8 @@ class Saving:
         about, state = found
         if about.fingerprint != exchange.flat.fingerprint:
             raise ValueError(
-                f"{self._directory.checkpoints}: got checkpoints of another model, or with other learned parameters of"
-                " regularizers, expected this run's; set another run.dir"
+                f"{self._directory.checkpoints}: got checkpoints of another model (or of regularizers with other"
+                " parameters, or another train.channels_last), expected this run's; set another run.dir"
             )
         exchange.flat.vector.copy_(state["vector"])
         own = about.worker == exchange.me.seat

@@ -9,6 +9,7 @@ from support.trainees import train
 from torch import nn
 
 from configs import load
+from regularizers import MeanSquare, Shade, VarianceConstancy
 from trainers.data.augment import Augment
 from trainers.data.sampled import SampledData
 from trainers.data.sources import Sets, TensorSource
@@ -82,6 +83,24 @@ def test_training_on_the_gpu_agrees_with_the_cpu(tmp_path, overrides, near):
         torch.testing.assert_close(
             tensor, exact[name], rtol=near, atol=near, msg=lambda said, name=name: f"{name}: {said}"
         )
+
+
+def test_a_step_with_regularizers_does_not_wait_for_the_gpu(tmp_path):
+    source = tmp_path / "run.yaml"
+    source.write_text(RUN)
+    run = load(source, ["exchange={method: none}"], Run).config
+    model, device = small().to("cuda:0"), torch.device("cuda:0")
+    batches = data(device).batches(rank=0, world_size=1, seed=5)
+    kinds = [Shade(model), MeanSquare(model), VarianceConstancy(model, example_inputs=next(batches)[0])]
+    local = LocalTrainer(run, model, model, batches, device, kinds)
+    for step in range(2):
+        local.step(step)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(2, 6):  # within the first of the epochs, whose order is copied at its start
+            local.step(step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
