@@ -13,7 +13,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from launch.errors import DONE, RunFailedError
@@ -51,20 +52,38 @@ def start(arguments: Sequence[str]) -> int:
         | {_PIPE: str(theirs), "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     os.close(theirs)
-    try:
-        with os.fdopen(ours) as pipe:
-            said = pipe.read()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
-    if said:
+    with os.fdopen(ours) as pipe, _signals_to(process) as signals:
+        said = pipe.read()
+        code = None if said else process.wait()
+    if code is None:
         print(_account(process.pid, **json.loads(said)))
         return DONE
-    code = process.wait()
+    if -code in signals:  # before it could listen
+        return 128 - code
     if code < 0:
         raise RunFailedError(f"the launcher was killed by {signal.Signals(-code).name} before the workers were up")
     return code
+
+
+@contextlib.contextmanager
+def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Hand signals on to the launcher, which says what comes of them: who ends the command wants no job behind it.
+
+    Yields:
+        Those that have come.
+    """
+    came: list[int] = []
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _account(pid: int, directory: str, log: str) -> str:

@@ -202,6 +202,12 @@ def made(seat: int, generation: int = 0) -> int:
     return 0
 
 
+def signal_is(pid: int, state: str, number: int) -> bool:
+    """Whether a process has a handler for a signal (SigCgt), blocks it (SigBlk) or ignores it (SigIgn)."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status[state], 16) >> (number - 1) & 1)
+
+
 def pid_of(folder: Path, rank: int) -> int:
     """The process of the worker with this rank."""
     for path in folder.glob(f"**/workers/{rank}/pid"):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from launching import environment, jobs, kill_all, made, processes, started, until
+from launching import environment, jobs, kill_all, made, processes, signal_is, started, until
 from support.commands import main
 from support.locking import Holder
 from support.remote import in_process_of_its_own, reaped
@@ -85,6 +85,14 @@ def test_a_launcher_that_is_killed_while_the_job_starts_leaves_nothing(job):
         until(lambda: not processes(job), timeout_s=30)
     assert jobs() == []
     assert not (job / "run" / "job.json").exists()
+
+
+def test_no_job_is_left_behind_by_a_command_that_is_ended_before_it_is_up(job):
+    with started(job, *TRAIN, f"run.dir={job}/run", "--detach") as process:
+        until(lambda: signal_is(process.pid, "SigCgt", signal.SIGTERM))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err, processes(job)) == (128 + signal.SIGTERM, "", [])
 
 
 def test_a_job_whose_terminal_is_closed_saves_and_ends(job):

@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from launching import environment, jobs, made, pid_of, processes, started, until
+from launching import environment, jobs, made, pid_of, processes, signal_is, started, until
 
 from launch import nursery
 
@@ -45,22 +44,12 @@ def test_the_launcher_has_all_save_and_exits_0(job):
     assert one == other > 20
 
 
-def hears(pid, number):
-    """Whether a process has a handler for a signal."""
-    return mask(pid, "SigCgt") >> (number - 1) & 1
-
-
-def mask(pid, name):
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(rf"^{name}:\s+(\w+)", status, re.MULTILINE)[1], 16)
-
-
 def test_ctrl_c_before_anything_is_made_leaves_no_run_directory_behind(job):
     with started(job, "train", "own.yaml", f"run.dir={job}/run") as process:
         nurseries = until(lambda: [pid for pid in processes(job) if pid != process.pid])
         for pid in nurseries:
             os.kill(pid, signal.SIGSTOP)  # it does not become ready
-        until(lambda: hears(process.pid, signal.SIGUSR2))
+        until(lambda: signal_is(process.pid, "SigCgt", signal.SIGUSR2))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "", "gosgd: interrupted before any worker was started\n")
@@ -78,17 +67,12 @@ def test_a_signal_to_one_worker_of_a_collective_job_stops_them_all_in_good_order
     assert len({*saved(job)}) == 1
 
 
-def holds_back(pid):
-    """Whether a process blocks SIGTERM, as a worker does while it imports."""
-    return mask(pid, "SigBlk") >> (signal.SIGTERM - 1) & 1
-
-
 def test_nobody_waits_for_a_worker_that_is_taken_out_before_it_began(job, monkeypatch):
     monkeypatch.setenv(nursery.METHOD, "spawn")  # a worker that is forked has begun as soon as it is there
     given = ["exchange={method: easgd, mode: async}", "train.steps=100", f"run.dir={job}/run"]
     with started(job, "train", "own.yaml", *given) as process:
         second = until(lambda: (job / "run" / "workers" / "1" / "pid").exists() and pid_of(job, 1))
-        until(lambda: holds_back(second))
+        until(lambda: signal_is(second, "SigBlk", signal.SIGTERM))  # as a worker does while it imports
         os.kill(second, signal.SIGTERM)
         _, err = process.communicate(timeout=80)
     assert process.returncode == 0, err
