@@ -12,7 +12,15 @@ typedef unsigned long long CUdeviceptr;
 typedef struct CUctx_st *CUcontext;
 typedef struct { char reserved[64]; } CUipcMemHandle;
 
-enum { OK = 0, INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_CONTEXT = 201, ALREADY_REGISTERED = 712, NOT_REGISTERED = 713, NOT_SUPPORTED = 801 };
+enum {
+    OK = 0,
+    INVALID_VALUE = 1,
+    NOT_INITIALIZED = 3,
+    INVALID_CONTEXT = 201,
+    ALREADY_REGISTERED = 712,
+    NOT_REGISTERED = 713,
+    NOT_SUPPORTED = 801,
+};
 
 int ready, depth, bound, device = -1, allocated, mapped, shares = 1;
 size_t size;
@@ -110,6 +118,8 @@ CUresult cuMemHostUnregister(void *address) {
 }
 
 CUresult cuGetErrorName(CUresult error, const char **name) {
-    *name = error == NOT_SUPPORTED ? "CUDA_ERROR_NOT_SUPPORTED" : error == NOT_REGISTERED ? "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED" : NULL;
+    *name = NULL;
+    if (error == NOT_SUPPORTED) *name = "CUDA_ERROR_NOT_SUPPORTED";
+    if (error == NOT_REGISTERED) *name = "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED";
     return *name ? OK : INVALID_VALUE;
 }
