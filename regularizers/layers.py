@@ -93,6 +93,11 @@ def width(layer: nn.Module) -> int | None:
     return None
 
 
+def units_second(layer: nn.Module, output: Tensor) -> Tensor:
+    """A layer's output as [K, D] or [K, D, positions]: a linear layer has its units last, others have them second."""
+    return output.flatten(1, -2).mT if isinstance(layer, nn.Linear) and output.dim() > 2 else output
+
+
 def home(layer: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Device of a layer, and the dtype for its statistics: its own, but float32 at least."""
     tensor = next(layer.parameters(), torch.empty(0))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from regularizers.layers import Layers, probe
+from regularizers.layers import Layers, probe, units_second
 
 Batch = tuple[Tensor, Tensor]
 
@@ -37,5 +37,5 @@ def collect(model: nn.Module, layers: Layers, batches: Iterable[Batch], most: in
     positions = max(1, most // max(1, sum(len(x) for x, _ in kept)))
     for x, _ in kept:
         for name, calls in probe(model, layers, x).items():
-            parts[name] += [rows(output, positions) for _, output in calls]
+            parts[name] += [rows(units_second(layers[name], output), positions) for _, output in calls]
     return {name: torch.cat(found) for name, found in parts.items()}

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from regularizers.base import REGULARIZERS, Regularizer, RegularizerConfig
-from regularizers.layers import Layers, preactivation_layers, width
+from regularizers.layers import Layers, preactivation_layers, units_second, width
 
 
 class EdmConfig(RegularizerConfig):
@@ -76,7 +76,8 @@ class Edm(Regularizer):
 
     def observe(self, layer: str, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The groups' means, [samples, groups]."""
-        return group_means(output if output.dtype == torch.float64 else output.float(), self.options.groups)
+        units = units_second(self.layers[layer], output)
+        return group_means(units if units.dtype == torch.float64 else units.float(), self.options.groups)
 
     def losses(self, seen: dict[str, list[Any]], targets: Tensor) -> dict[str, Tensor]:
         """The loss of each layer, over the samples of all its calls.

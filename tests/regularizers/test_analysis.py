@@ -50,6 +50,28 @@ def test_edm_penalises_covariance_between_groups():
     assert edm_loss(apart) == 0
 
 
+class Tokens(nn.Module):
+    """A linear layer on each of several tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.layer(x).relu().mean(1))
+
+
+def test_tokens_of_a_linear_layer_are_samples():
+    torch.manual_seed(0)
+    model, x = Tokens().double(), torch.randn(5, 6, 3, dtype=torch.double)
+    flat = model.layer(x).detach().reshape(30, 4)
+    edm = Edm(model, weight=1.0, groups=2)
+    model(x)
+    assert edm(torch.zeros(5, dtype=torch.long)).item() == pytest.approx(edm_by_hand(flat.numpy(), 2), rel=1e-10)
+    found = collect(model, {"layer": model.layer}, [(x, torch.zeros(5))], most=1000)["layer"]
+    assert torch.equal(found, flat)
+
+
 def test_edm_as_a_regularizer_takes_positions_for_samples_and_layers_wide_enough():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 3), nn.ReLU(), nn.Linear(3, 2))
