@@ -1,6 +1,7 @@
 """What holds for every command: streams that are closed or lead nowhere, locales, paths that cannot be, Ctrl-C."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -35,18 +36,22 @@ def test_a_reader_that_has_seen_enough_is_no_failure_but_a_full_disk_is():
 
 
 def test_a_job_is_trained_where_a_daemon_has_left_little_to_stand_on(job):
-    """No standard streams, whose numbers files must not take; children nobody is told of; a locale without umlauts."""
+    """No standard streams, whose numbers files must not take; few files; children nobody is told of; no umlauts."""
 
     def bare() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (24, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         for number in range(3):
             os.close(number)
 
     (job / "größer").mkdir()
     (job / "größer" / "job.yaml").write_text(f"# größer\n{CONFIG}", encoding="utf-8")
-    command = [*GOSGD, "train", "größer/job.yaml", "train.steps=20", "run.dir=größer/run"]
+    command = [*GOSGD, "train", "größer/job.yaml", "train.steps=20", "run.dir=größer/run", "--workers", "4"]
     with subprocess.Popen(command, env=BUFFERED | ASCII, preexec_fn=bare) as process:
-        assert process.wait(50) == 0
+        try:
+            assert process.wait(50) == 0
+        finally:
+            process.kill()
     assert (job / "größer" / "run" / "final" / "summary.json").exists()
     assert (job / "größer" / "run" / "config.yaml").read_text(encoding="utf-8").startswith("# größer")
 
