@@ -1,4 +1,7 @@
-"""What a configured method sends: whole vectors per worker and step. Imports gossip.matrices and the methods' options."""
+"""What a configured method sends: whole vectors per worker and step.
+
+Imports gossip.matrices and the methods' options.
+"""
 
 from __future__ import annotations
 
