@@ -70,7 +70,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _speak_utf8() -> None:
     """Begin again in Python's UTF-8 mode where the locale has another encoding: a run's files are the same anywhere."""
-    if not sys.flags.utf8_mode and locale.getpreferredencoding(False).lower().replace("-", "") != "utf8":
+    encoding = locale.getpreferredencoding(False).lower().replace("-", "")
+    if encoding != "utf8" and os.environ.get("PYTHONUTF8") != "1":  # else asked for in vain, as by python -E
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
