@@ -255,7 +255,7 @@ class Answers(nn.Module):
         (lambda y: (y, None), r"got a tuple from the model \(Answers\) for 2 samples, expected logits \[2, 2\]"),
         (lambda y: y, r"got \[2, 3\] from the model"),
         (lambda y: y[:, :2, None], r"got \[2, 2, 1\] from the model"),
-        (lambda y: y @ torch.zeros(4, 2), r"not take samples \[4\]: RuntimeError: (\w+: )?mat1 .*test_models.py, line \d+\)"),
+        (lambda y: y @ torch.zeros(4, 2), r"not take samples \[4\]: RuntimeError: .*mat1 .*test_models.py, line \d+\)"),
         (lambda y: y.absent, r"AttributeError: 'Tensor' object has no attribute 'absent' \(.*test_models.py, line "),
     ],
 )
@@ -272,7 +272,7 @@ def test_a_users_model_that_gives_logits_is_left_as_it_was():
     check_logits(model, (4,), 2)
     assert [layer.training for layer in model] == [True, True, False, True]
     assert int(model[1].num_batches_tracked) == 0
-    with pytest.raises(ValueError, match=r"not take samples \[3\]: RuntimeError: (\w+: )?mat1 and mat2 [^(]*\([^(]*\)$"):
+    with pytest.raises(ValueError, match=r"not take samples \[3\]: RuntimeError: .*mat1 and mat2 [^(]*\([^(]*\)$"):
         check_logits(model, (3,), 2)
 
 
