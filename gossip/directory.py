@@ -1,4 +1,4 @@
-"""The directory in shared memory through which the members of one job on one host meet. Imports gossip.layout only.
+"""The directory in shared memory through which the members of one job on one host meet. Imports gossip.open_files only.
 
 A job is a directory with an unguessable name that only its user can enter. Files are mapped by path rather than through
 `multiprocessing.shared_memory`, whose tracker unlinks segments when any process of the job exits.
@@ -18,6 +18,8 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from gossip import open_files
 
 PREFIX = "gosgd-"
 _OWNER = "owner.lock"
@@ -46,7 +48,8 @@ def lock(path: Path) -> None:
         FileExistsError: there is such a file already.
     """
     draft = path.with_name(f".{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open_files.counted():
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.link(draft, path)
@@ -70,7 +73,8 @@ class Probe:
 
     def __init__(self, path: Path) -> None:
         self._own = path in _held
-        self._descriptor = -1 if self._own else os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with open_files.counted():
+            self._descriptor = -1 if self._own else os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def held(self) -> bool:
         """Whether the process that locked the file is still there."""
@@ -97,11 +101,13 @@ def map_file(path: Path, size: int, create: bool = False) -> mmap.mmap:
         ValueError: the file system has no room; the message names the bytes needed.
     """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
-    descriptor = os.open(path, flags, 0o600)
+    with open_files.counted():
+        descriptor = os.open(path, flags, 0o600)
     try:
         if create:
             os.posix_fallocate(descriptor, 0, size)
-        return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        with open_files.counted():  # a mapping keeps its file open
+            return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     except OSError as error:
         if create:
             path.unlink(missing_ok=True)

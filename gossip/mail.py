@@ -61,6 +61,8 @@ class Peer:
     pending: Mail | None = None
     sound: bool = True
     """Whether what it announced has made sense so far; if not, it is neither read nor chosen any more."""
+    lost: bool = False
+    """Whether its last message was out of reach while it lived: it may have been ending, its memory before its lock."""
 
     def state(self) -> int:
         """Where it stands in its life cycle, as it last said itself."""

@@ -1,9 +1,9 @@
 """The queue protocol: sender-owned slots, one unread message per ordered pair, no locks, nobody waits.
 
-Imports gossip.acquaintance, gossip.works, gossip.mass, gossip.fence and what those import. A member pushes by copying
-its weights into a free slot of its own and storing one announcement word for the receiver; the receiver merges straight
-from that slot and stores one receipt word; only then is the slot free again. Every word has one writer, and each
-transfer of mass is one store, so a process may die between any two instructions without a share being counted twice.
+Imports gossip.acquaintance, works, mass, fence, open_files and what those import. A member pushes by copying weights
+into a free slot of its own and storing one announcement word for the receiver; the receiver merges straight from that
+slot and stores one receipt word; only then is the slot free again. Every word has one writer, and each transfer of mass
+is one store, so a process may die between any two instructions without a share being counted twice.
 
 Where a device does the copying, the announcement waits until it has copied, and the receipt until it has merged (see
 gossip.works). `mass` is what goes with the weights: shares leave it with the snapshot and come with the merge.
@@ -21,6 +21,7 @@ from gossip.fence import load as load_fence
 from gossip.layout import FLAG, GIVEN_UP, MASK, Member, State
 from gossip.mail import Counters, Letter, Mail, Merge, Peer, Write, check
 from gossip.mass import merge_weight
+from gossip.open_files import used_up
 from gossip.transports.base import SlotLostError, Transport
 from gossip.works import Works
 
@@ -170,7 +171,8 @@ class Outbox(Acquaintance):
             self.finish()
         for peer in gone:
             word = peer.words[peer.inbox]
-            if word != peer.seen:
+            peer.sound |= peer.lost
+            if word != peer.seen or peer.lost:
                 self._receive(peer, word, merge)
             if peer.pending is not None and not self._acknowledged(peer, peer.pending):
                 if self.transport.settled(peer.member):
@@ -203,10 +205,13 @@ class Outbox(Acquaintance):
             check(shares, step, self.mass)
             slot = self.transport.slot(peer.member, peer.words[block + layout.SLOT])
         except SlotLostError as error:
-            if joining or not self.transport.dead(peer.member):
+            if not self.transport.dead(peer.member):
+                peer.lost = True
                 return self._leave_out(peer, error)
             _log.warning("worker %d: its last message is lost, its mass is not: %s", peer.member.seat, error)
         except (OSError, ValueError, LookupError) as error:
+            if used_up(error):
+                raise
             return self._leave_out(peer, error)
         event = None
         if slot is not None:
@@ -215,7 +220,7 @@ class Outbox(Acquaintance):
         self.mass += shares
         self.counters.received += 1
         self._works.after(event, partial(self._confirm, peer, sequence, shares))
-        if joining:
+        if joining and slot is not None:
             self._words[layout.STATE] = State.ACTIVE
         return 1
 

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 
 from launch.errors import DONE, FAILED, MISTAKE, RunFailedError, log_traceback, say
-from launch.process import allow_files
 
 _OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 """What the system says of paths that were given wrong, or cannot be used by this user."""
@@ -86,7 +85,6 @@ def _complete() -> None:
             setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any name
-    allow_files()
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody is told how a child has ended
 

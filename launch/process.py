@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import sys
 import threading
@@ -31,7 +30,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.
 """What a launcher listens to."""
 
 PR_SET_PDEATHSIG = 1
-_MOST_FILES = 65536
 _ORPHAN_S = 5.0
 _IMPORT_S = 60.0
 _HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
@@ -41,15 +39,6 @@ _imported = threading.Event()
 def prctl(option: int, argument: Any) -> None:
     """Ask Linux for something that concerns this process."""
     ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
-
-
-def allow_files() -> None:
-    """Let this process and its children open many files: a worker has several of every peer's, and 1,024 are usual."""
-    here, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
-    if here != resource.RLIM_INFINITY and here < wanted:
-        with contextlib.suppress(ValueError, OSError):  # the system allows less than it says
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def let_users_modules_be_found() -> None:

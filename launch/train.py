@@ -11,14 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import Parser, add_config, add_resume
-from launch.process import (
-    allow_files,
-    end_with_the_supervisor,
-    heed_signals,
-    importing,
-    let_users_modules_be_found,
-    tidy_up,
-)
+from launch.process import end_with_the_supervisor, heed_signals, importing, let_users_modules_be_found, tidy_up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_resume(parser)
     given = parser.parse_intermixed_args(arguments)
     heed_signals()
-    allow_files()
     try:
         with importing():
             end_with_the_supervisor()

@@ -1,25 +1,22 @@
 """A job on one host seen from outside: who is in it, what its members' words say, who of them is alive.
 
-Imports gossip.directory, gossip.fence and gossip.layout. Files of one member, `S-G` standing for seat and generation:
-`S-G.lock` (its life), `S-G.words`, `S-G.slot-K`, `S-G.published`.
+Imports gossip.directory, gossip.fence, gossip.layout and gossip.open_files. Files of one member, `S-G` standing for
+seat and generation: `S-G.lock` (its life), `S-G.words`, `S-G.slot-K`, `S-G.published`.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from gossip import layout
+from gossip import layout, open_files
 from gossip.directory import JobDirectory, Probe, map_file
 from gossip.fence import load as load_fence
 from gossip.layout import Member, Words
 
 _log = logging.getLogger("gosgd")
 _SIDES = "sides"
-_OUR_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing of the file that could not be mapped."""
 
 
 def _map_words(path: Path, count: int, create: bool = False) -> memoryview:
@@ -43,6 +40,7 @@ class View:
     """
 
     def __init__(self, directory: JobDirectory) -> None:
+        open_files.allow()
         self.directory = directory
         self.seats = directory.seats
         self._size = layout.size(directory.seats) * layout.WORD
@@ -99,7 +97,7 @@ class View:
         try:
             mapped = memoryview(map_file(self.file(member, "words"), self._size)).cast("Q")
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _OUR_LIMITS:
+            if open_files.used_up(error):
                 raise
             return nothing  # absent or empty: it died while making it
         if mapped[0] not in (0, layout.MAGIC):

@@ -5,12 +5,13 @@ import logging
 
 import pytest
 import torch
-from support.on_devices import FileIpc, gpu
-from support.remote import in_process_of_its_own
+from support.on_devices import FileIpc, OnDevices, gpu
+from support.remote import in_process_of_its_own, until
 
 from gossip.directory import JobDirectory
 from gossip.driver import DriverError
-from gossip.layout import Member
+from gossip.layout import Member, State
+from gossip.mass import TOTAL
 from gossip.transports.base import SlotLostError
 from gossip.transports.device_memory import DeviceMemory
 from gossip.transports.ipc import CudaIpc, as_tensor, ipc_of
@@ -84,6 +85,29 @@ def test_what_is_mapped_outlives_its_owner_and_what_is_not_is_lost(directory):
     with pytest.raises(SlotLostError):
         later.slot(Member(1, 0), place)
     assert not list(directory.path.glob("2-0.slot-*")), "no way has to be prepared to the dead"
+
+
+@pytest.mark.parametrize("first", ["memory", "all"])
+def test_who_joins_gets_the_mass_of_a_message_whose_vector_died_with_its_sender(first):
+    """Else that mass would be on its way for ever, and nobody would wait for the end of it."""
+    job = OnDevices(1, seats=2)
+    try:
+        (here,), late = job.found(), job.join(1)
+        here.ask("meet")
+        assert here.ask("push", 1)
+        if first == "memory":  # a process that ends gives it back before its lock
+            for handle in job.directory.path.glob("0-0.ipc-*"):
+                handle.unlink()
+            late.ask("meet")
+            assert late.ask("poll") == 0
+        job.kill(0)
+        late.ask("meet")
+        until(lambda: late.ask("bury") or late.ask("mass"))
+        assert (late.ask("mass"), late.ask("state")) == (TOTAL // 2, State.JOINING), "it has no weights yet"
+        ledger = job.ledger()
+        assert (ledger.balanced, ledger.in_flight) == (True, 0)
+    finally:
+        job.end()
 
 
 def test_messages_to_whom_there_is_no_way_go_through_the_host_and_that_is_said_once(directory, caplog):

@@ -1,10 +1,14 @@
 """Members that come and go for days: what is left of them in whoever stays, and in shared memory."""
 
+import contextlib
+import os
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 from support.members import Processes
+from support.remote import RemoteError, in_process_of_its_own
 
 from gossip import layout
 from gossip.directory import JobDirectory
@@ -126,4 +130,42 @@ def test_that_no_more_files_can_be_opened_is_no_sign_of_a_death(directory, monke
         patch.setattr("gossip.transports.view.map_file", full)
         view.open(there.me)
     assert view.open(there.me)[layout.STATE] == State.STARTING
+    there.close()
+
+
+class Cramped:
+    """A process that may have a few more files open than it has."""
+
+    def __init__(self, path: str, more: int, at_most: int | None) -> None:
+        self.directory = JobDirectory.open(path)
+        used = len([*Path("/proc/self/fd").iterdir()])
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] if at_most is None else used + at_most
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + more, most))
+
+    def fill(self, files: int) -> int:
+        """Be a member who knows one other, and open more; how many it may then have open."""
+        with contextlib.closing(enter(self.directory, 0)) as member:
+            member.open(Member(1, 0))
+            for _ in range(files):
+                os.dup(0)
+            assert not member.dead(Member(1, 0))
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_a_member_opens_more_files_than_processes_usually_may(directory):
+    there, hard = enter(directory, 1), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    process = in_process_of_its_own(Cramped, str(directory.path), 2, None)
+    process.answer()
+    assert process.ask("fill", 50) == (65536 if hard == resource.RLIM_INFINITY else min(hard, 65536))
+    process.end()
+    there.close()
+
+
+def test_where_it_must_not_that_is_said(directory):
+    there = enter(directory, 1)
+    process = in_process_of_its_own(Cramped, str(directory.path), 2, 3)
+    process.answer()
+    with pytest.raises(RemoteError, match=r"files open that this process may have.*raise the hard limit \(ulimit -Hn"):
+        process.ask("fill", 0)
+    process.end()
     there.close()
