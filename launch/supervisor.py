@@ -251,10 +251,26 @@ class Supervisor:
             return
         budget, now = self._budget(seat), time.monotonic()
         delay = budget.failed(now)
+        if delay is None and code == MISTAKE and self.plan.method.rejoins and self._dispensable(seat):
+            self._leave_out(seat)
+            return
         if delay is None:
             raise self._failed(seat, code, f"its {self.plan.run.run.restarts} restarts (run.restarts) are used up")
         seat.due = now + delay
         self._progress.say(f"{seat.name} {cause(code)}; {budget.used}" + (f" in {delay:.0f} s" if delay else ""))
+
+    def _dispensable(self, seat: Seat) -> bool:
+        """Whether there is another worker to end the job, or it has come to its end."""
+        going_on = any(not other.done for other in self._workers if other is not seat)
+        return going_on or self.plan.directory.read_summary() is not None
+
+    def _leave_out(self, seat: Seat) -> None:
+        """Do without a worker that cannot come back as things are now, such as one with another model than before."""
+        seat.done = True
+        if seat.rank is not None and not self._progress.came(seat.rank):
+            self._job.give_up(seat.rank)
+        why = " ".join(said("\n".join(seat.output())).split())
+        self._progress.say(f"{seat.name} refused to start, the others go on without it: {why}")
 
     def _failed(self, seat: Seat, code: int, why: str) -> RunFailedError:
         assert seat.logs is not None
