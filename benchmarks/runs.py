@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from trainers.schema import Run
 ROOT = Path(__file__).parent.parent
 _GRACE_S = 10.0
 _LAST_LINES = 15
+_MEASURED = {"loss", "test_loss", "consensus_error"}
 
 Settings = dict[str, Any]
 
@@ -69,8 +71,7 @@ class Training:
         if code := self._process.wait():
             said = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
             raise RuntimeError(f"{' '.join(self._command)} ended with exit code {code}:\n{said}")
-        found: dict[str, Any] = json.loads(RunDirectory(self.folder).summary.read_text())
-        return found
+        return _numbers(json.loads(RunDirectory(self.folder).summary.read_text()))
 
     def stop(self) -> None:
         """End it, if it has not ended; it ends its own workers, which save."""
@@ -115,4 +116,9 @@ def score(folder: Path, half: Literal["training", "held out"], *overrides: str) 
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [_numbers(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures in which those of a run that diverged are no numbers, as in computing, where files have null."""
+    return figures | {name: math.nan for name in _MEASURED & {*figures} if figures[name] is None}

@@ -1,7 +1,7 @@
 """Strict configuration base and the registries that map YAML names to components.
 
-Lowest layer: imports nothing else of this project. A component keeps its options as a `Config` beside itself and
-registers the pair; the schema of a whole run is assembled from the registries.
+Lowest layer: imports nothing else of this project but configs.blame. A component keeps its options as a `Config` beside
+itself and registers the pair; the schema of a whole run is assembled from the registries.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, create_model
 from typing_extensions import Self
+
+from configs.blame import told
 
 Component = TypeVar("Component")
 
@@ -77,16 +78,16 @@ def import_object(path: str) -> Any:
     except ImportError as error:
         raise ValueError(f"cannot import {module_name!r} for {path!r}: {error}; is it on PYTHONPATH?") from error
     except Exception as error:  # whatever a module of the user's does
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
         raise ValueError(
-            f"cannot import {module_name!r} for {path!r}: {type(error).__name__}: {error}{where}"
+            f"cannot import {module_name!r} for {path!r}: {type(error).__name__}: {told(error)}"
         ) from error
     try:
         for part in attribute.split("."):
             found = getattr(found, part)
     except AttributeError as error:
         raise ValueError(f"module {module_name!r} has no {attribute!r}") from error
+    except Exception as error:  # modules that import their parts when they are asked for them
+        raise ValueError(f"cannot get {path!r}: {type(error).__name__}: {told(error)}") from error
     return found
 
 

@@ -6,7 +6,6 @@ Writes analysis/analysis.json and pictures into the run directory and prints a t
 from __future__ import annotations
 
 import copy
-import json
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.files import write_atomically
+from configs.files import to_json, write_atomically
 from launch.errors import DONE, say
 from launch.process import let_users_modules_be_found
 from regularizers.analysis.binary import binarized, relus, tune
@@ -83,7 +82,7 @@ def run(given: Namespace) -> int:
         found["information"] = [point._asdict() for point in plane.points]
         plot_plane(plane.points, folder / "information.png", finished.data.classes)
     finished.data.close()
-    text = json.dumps(found, indent=2) + "\n"
+    text = to_json(found, indent=2) + "\n"
     write_atomically(folder / "analysis.json", lambda path: path.write_text(text))
     print(text if given.json else describe(found, folder), end="")
     return DONE

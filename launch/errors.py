@@ -1,4 +1,4 @@
-"""What the launcher says when it ends early, and its exit codes. Imports nothing of this project."""
+"""What the launcher says when it ends early, and its exit codes. Imports configs.blame, once there is an error."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ class RunFailedError(Exception):
 
 def say(error: BaseException | str) -> None:
     """An error as one or two lines on stderr."""
-    first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = f"{error}{place(error)}" if isinstance(error, BaseException) else error
+    first, *others = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     second = " ".join(others)
     with contextlib.suppress(OSError):  # the terminal may have been closed
         print("\n".join([f"gosgd: {first}", *([second[:_LONGEST]] if second else [])]), file=sys.stderr, flush=True)
+
+
+def place(error: BaseException) -> str:
+    """Where in the user's code an error comes from, as `place_of` says it."""
+    try:
+        from configs.blame import place_of
+    except ImportError:  # that is then the error
+        return ""
+    return place_of(error)
 
 
 def said(log: str) -> str:

@@ -8,8 +8,6 @@ import re
 import shlex
 from collections.abc import Iterator
 
-import torch
-
 from configs.files import write_atomically
 from gossip.flat import Flat
 from launch.errors import DONE
@@ -18,8 +16,7 @@ from launch.plan import shared_memory
 from launch.settings import blame
 from launch.torchrun import ClusterJob, check_job, prepare, settled
 from trainers import data as datasets
-from trainers import regularization
-from trainers.local import initial_model
+from trainers import models, regularization
 from trainers.schema import options
 
 MANIFEST = "kubernetes.yaml"
@@ -101,7 +98,7 @@ def node_memory(job: ClusterJob) -> int:
         except ValueError as error:
             raise ValueError(f"{error}; without data here, give --shared-memory") from error
     with blame(loaded, "model"):
-        model = initial_model(run, data, torch.device("cpu"))
+        model = models.build(run.model, data.shape, data.classes)
         regularizers = regularization.build(run, model, data)
         vector = Flat(regularization.travelling(run, model, regularizers)).vector
     data.close()

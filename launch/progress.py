@@ -145,7 +145,7 @@ class Progress:
             if whole:
                 self._read += len(whole) + 1
                 line: dict[str, Any] = json.loads(whole.rpartition(b"\n")[2])
-                self._newest = f"test accuracy {line['test_accuracy']:.2%}, loss {line['test_loss']:.4f}"
+                self._newest = evaluated(line)
         except (OSError, ValueError, KeyError):  # not there yet, or nothing that could be shown
             pass
         return self._newest
@@ -191,18 +191,25 @@ class Progress:
         self.close()
 
 
+def evaluated(line: dict[str, Any]) -> str:
+    """An evaluation, as one line of metrics tells it, for a person."""
+    loss = line["test_loss"]
+    return f"test accuracy {line['test_accuracy']:.2%}, loss {'not finite' if loss is None else format(loss, '.4f')}"
+
+
 def table(summary: dict[str, Any], where: Path) -> str:
     """The figures of `final/summary.json` for a person."""
 
     def figure(value: Any, form: str) -> str:
         return "-" if value is None else format(value, form)
 
+    diverged = "not finite: training has diverged; lower optimizer.lr or set train.clip"
     rows = [
         ("method", summary["method"]),
         ("workers", str(summary["workers"])),
         ("steps a worker", f"{summary['steps']:,}"),
         ("accuracy", figure(summary["accuracy"], ".2%")),
-        ("loss", figure(summary["loss"], ".4f")),
+        ("loss", diverged if summary.get("diverged") else figure(summary["loss"], ".4f")),
         ("samples/s", f"{summary['samples_per_second']:,.0f}"),
         ("seconds", f"{summary['seconds']:.1f}"),
         ("mass", figure(summary["mass_total"], ".6f")),

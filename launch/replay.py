@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from configs.files import to_json
 from launch.errors import DONE, RunFailedError
 from launch.process import let_users_modules_be_found
 from trainers.replay import replay
@@ -37,7 +37,7 @@ def run(path: Path, as_json: bool) -> int:
         "largest_relative": largest,
         "tolerance": TOLERANCE,
     }
-    print(json.dumps(figures, indent=2) if as_json else describe(figures))
+    print(to_json(figures, indent=2) if as_json else describe(figures))
     if math.isnan(largest):
         raise RunFailedError(f"{path}: got weights that are no numbers, which cannot be compared")
     if largest > TOLERANCE:

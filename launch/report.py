@@ -137,6 +137,7 @@ def _final(runs: Sequence[Told]) -> str:
         failures = sum(event["event"] == "failure" for event in run.events)
         state = "" if run.summary else " (not ended)"
         state = " (interrupted)" if summary.get("interrupted") else state
+        state = " (diverged)" if summary.get("diverged") else state
         rows.append([run.name + state, run.method, *cells, str(failures)])
     return _table(head, rows, numbers=2)
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from configs import ConfigError, Custom, Loaded, import_object, load
+from configs.blame import told
 from configs.errors import Place
 from configs.source import parse
 from launch.arguments import NOT_RESUMED
@@ -76,4 +77,4 @@ def blame(loaded: Loaded[Run], section: str | None = None) -> Iterator[None]:
     except ValueError as error:
         document = parse(loaded.text, lambda line: Place(f"{loaded.path}:{line}", line))
         where = [str(loaded.path)] if section is None else [document.place((section,)).label, section]
-        raise ConfigError(": ".join([*where, str(error)])) from error
+        raise ConfigError(": ".join([*where, told(error)])) from error

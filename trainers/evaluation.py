@@ -55,9 +55,9 @@ def counters(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def set_counters(model: nn.Module, given: Mapping[str, Tensor]) -> None:
-    """Give a model the counters of another one of its kind; those that it has not are left out."""
+    """Give a model the counters of another one of its kind; those that it has not, or of other shapes, are left out."""
     for name, tensor in counters(model).items():
-        if name in given:
+        if name in given and given[name].shape == tensor.shape:
             tensor.copy_(given[name])
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from configs.base import Custom
 from gossip.job import Job
 from gossip.layout import Member
 from regularizers import Regularizer
@@ -218,9 +219,15 @@ def placed(run: Run, job: Job) -> tuple[Job, torch.device]:
 
 
 def initial_model(run: Run, data: Data, device: torch.device) -> nn.Module:
-    """The run's model with the weights that every worker starts from."""
+    """The run's model with the weights that every worker starts from.
+
+    Raises:
+        ValueError: it cannot be built, or one of the user's own does not take the data or gives no logits.
+    """
     torch.manual_seed(run.seed)
     model = models.build(run.model, data.shape, data.classes).to(device)
+    if isinstance(run.model, Custom):
+        models.check_logits(model, data.shape, data.classes)  # layers without a shape get theirs here
     return in_channels_last(model) if run.train.channels_last else model
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.files import append, open_to_append
+from configs.files import append, open_to_append, to_json
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -36,13 +35,15 @@ class Metrics:
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """One line: the step, the time in seconds since 1970, and the figures; numbers also go to tensorboard.
 
+        Figures that are no finite numbers are null.
+
         The first line after some that could not be written says how many (`lines_lost`).
         """
         line = {"step": step, "time": time.time(), **figures, **({"lines_lost": self._lost} if self._lost else {})}
         try:
             if self._file is None:
                 self._file = open_to_append(self._path)
-            append(self._file, (json.dumps(line) + "\n").encode())
+            append(self._file, f"{to_json(line)}\n".encode())
             self._lost = 0
         except OSError as error:
             self._lost += 1

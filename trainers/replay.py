@@ -21,6 +21,7 @@ from gossip.replay import Replay, Trace, read
 from trainers import data as datasets
 from trainers import regularization
 from trainers.data.base import Data
+from trainers.generators import restore_all, state_of_all
 from trainers.local import LocalTrainer, initial_model, own_batches
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run
@@ -62,7 +63,7 @@ def _rerun(run: Run, traces: list[Trace], where: Path) -> Replay:
 
 
 class _Worker:
-    """One worker's model, data and generator."""
+    """One worker's model, data and generators."""
 
     def __init__(self, run: Run, data: Data, trace: Trace) -> None:
         device = torch.device("cpu")
@@ -72,12 +73,13 @@ class _Worker:
         member = Member(*trace.about["member"])
         batches = own_batches(run, data, member, trace.about["workers"])
         self._local = LocalTrainer(run, model, model, batches, device, regularizers)
-        self._generator = torch.get_rng_state()
+        self._device = device
+        self._generators = state_of_all(device)
 
     def step(self, step: int) -> None:
-        torch.set_rng_state(self._generator)
+        restore_all(self._generators, self._device)
         self._local.step(step - 1)
-        self._generator = torch.get_rng_state()
+        self._generators = state_of_all(self._device)
 
 
 class _Live(dict[Row, Array]):

@@ -5,7 +5,6 @@ A batch's way: data, model, loss and regularizers, backward, optimizer step, `ex
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -19,8 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import gossip
-from configs.base import Custom
-from configs.files import write_atomically
+from configs.files import to_json, write_atomically
 from gossip.consensus import consensus_error
 from gossip.job import Job
 from gossip.ledger import audit
@@ -29,7 +27,7 @@ from gossip.methods.collective import Collective
 from gossip.methods.served import Served
 from gossip.publication import Published
 from trainers import data as datasets
-from trainers import models, regularization
+from trainers import regularization
 from trainers.data.sources import Batch
 from trainers.evaluation import ConsensusModel, Score
 from trainers.halt import Halt
@@ -80,8 +78,6 @@ class Worker:
         self.run, self.directory, self.job = run, directory, job
         self.data = datasets.build(run.data, device=device)
         model = initial_model(run, self.data, device)
-        if isinstance(run.model, Custom):
-            models.check_logits(model, self.data.shape, self.data.classes)
         regularizers = regularization.build(run, model, self.data)
         travelling = regularization.travelling(run, model, regularizers)
         self.exchange = gossip.build(
@@ -304,8 +300,9 @@ class Worker:
             "mass_lost": ledger.get("lost") if ledger else None,
             "consensus_error": apart,
             "interrupted": self._interrupted,
+            "diverged": score is not None and not math.isfinite(score.loss),
         }
-        text = json.dumps(summary, indent=2) + "\n"
+        text = to_json(summary, indent=2) + "\n"
         write_atomically(self.directory.summary, lambda path: path.write_text(text))
 
     def _write_model(self, path: Any) -> None:

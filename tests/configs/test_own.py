@@ -1,10 +1,13 @@
 """What is said where a module of the user's own, or what is wanted of it, is not there."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from configs import import_object
+from configs.base import Registry
+from configs.blame import told
 
 MODULES = {
     "own_missing": ("import not_to_be_found", "No module named 'not_to_be_found'; is it on PYTHONPATH?"),
@@ -14,6 +17,7 @@ MODULES = {
     ),
     "own_syntax": ("def net(:", r"SyntaxError: .* \(own_syntax.py, line 1\)$"),
     "own_value": ("raise KeyError('width')", r"KeyError: 'width' \(.*own_value.py, line 1\)"),
+    "own_json": ("import json\njson.loads('{')", r"JSONDecodeError: .* \(.*own_json.py, line 2\)"),
 }
 
 
@@ -39,3 +43,25 @@ def test_what_went_wrong_in_a_module_is_said_with_its_line(
 def test_a_path_that_leads_nowhere_is_refused(path: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         import_object(path)
+
+
+def test_a_module_that_fails_to_import_a_part_when_it_is_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_lazy.py").write_text("def __getattr__(name):\n    import not_to_be_found\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=r"^cannot get 'own_lazy:Net': ModuleNotFound.*\(.*own_lazy.py, line 2\)$"):
+        import_object("own_lazy:Net")
+
+
+def test_an_error_is_told_with_its_place_in_the_users_code_only() -> None:
+    def fails(option: object) -> None:
+        raise KeyError(option)
+
+    for raises, expected in (
+        (lambda: fails("width"), rf"'width' \({__file__}, line \d+\)"),
+        (lambda: Registry[object]("model").get("none"), "got unknown model 'none', [^(]*"),
+    ):
+        with pytest.raises((KeyError, ValueError)) as caught:
+            raises()
+        assert re.fullmatch(expected, told(caught.value))

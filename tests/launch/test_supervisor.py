@@ -131,7 +131,7 @@ def test_one_failure_ends_a_collective_job_without_restarts_and_names_the_worker
 def test_a_mistake_that_only_a_worker_can_see_is_the_users(job, capsys):
     mistake = "model={name: 'parts:Failing', how: mistake}"
     assert main(["train", "own.yaml", mistake, "--workers", "1", run_dir(job)]) == 2
-    assert capsys.readouterr().err == "gosgd: got points,\nexpected lines\n"
+    assert re.fullmatch(r"gosgd: got points,\nexpected lines \(.*/parts.py, line \d+\)\n", capsys.readouterr().err)
     assert processes(job) == []
     assert jobs() == []
 
@@ -140,6 +140,6 @@ def test_a_failure_of_the_launcher_itself_is_one_line_and_a_log(job, capsys):
     (job / "parts.py").write_text("def points():\n    raise KeyError('mine')\n")
     assert main(["train", "own.yaml", "model={name: mlp}"]) == 1
     err = capsys.readouterr().err
-    log = re.fullmatch(r"gosgd: KeyError: 'mine'; the traceback is in (\S+)\n", err)[1]
+    log = re.fullmatch(r"gosgd: KeyError: 'mine' \(.*/parts.py, line 2\); the traceback is in (\S+)\n", err)[1]
     assert "in points" in Path(log).read_text()
     Path(log).unlink()

@@ -13,7 +13,9 @@ from support.commands import main
 from support.reading import lines
 
 import configs
-from launch.progress import table
+from launch.progress import evaluated, table
+from launch.report import render
+from launch.report_read import read_all
 from trainers.schema import Run
 
 pytestmark = pytest.mark.timeout(90)
@@ -124,6 +126,16 @@ assert "torch" not in sys.modules
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("example") >= 3
+
+
+def test_a_run_that_diverged_says_so_in_the_table_on_the_bar_and_on_its_page(job, capsys):
+    where = job / "run"
+    assert (
+        main(["train", "small.yaml", "optimizer.lr=1e30", "train.steps=20", "--workers", "1", f"run.dir={where}"]) == 0
+    )
+    assert table_of(capsys.readouterr().out)["loss"].startswith("not finite: training has diverged; lower optimizer.lr")
+    assert re.fullmatch(r"test accuracy \d+\.\d\d%, loss not finite", evaluated(lines(where / "metrics.jsonl")[-1]))
+    assert "run (diverged)" in render(read_all([where]), [])
 
 
 def test_the_table_is_aligned_and_shows_a_dash_for_what_there_is_not(tmp_path):

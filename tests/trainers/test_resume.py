@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from configs import load
 from gossip.directory import JobDirectory
 from gossip.job import Job
+from trainers.evaluation import set_counters
 from trainers.halt import Halt
 from trainers.local import LocalTrainer
 from trainers.run_directory import RunDirectory
@@ -141,6 +142,12 @@ def test_what_a_model_counts_goes_on_and_is_in_the_consensus_model(source):
     whole, parts = (load_file(source.parent / name / "final" / "model.safetensors") for name in ("whole", "parts"))
     assert (int(whole["seen"]), int(whole["norm.num_batches_tracked"])) == (40, 37)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_counters_of_other_shapes_are_another_models():
+    model = Counting(3)
+    set_counters(model, {"seen": torch.tensor([1, 2]), "norm.num_batches_tracked": torch.tensor(7)})
+    assert (int(model.seen), int(model.norm.num_batches_tracked)) == (0, 7)
 
 
 class Drawn(Dataset):

@@ -53,7 +53,7 @@ def test_one_worker_trains_and_leaves_a_whole_run_directory(tmp_path, method):
     directory = train(tmp_path / "run", f"exchange={{method: {method}}}", *tau)
     summary = json.loads(directory.summary.read_text())
     assert summary["method"] == method
-    assert (summary["workers"], summary["steps"], summary["interrupted"]) == (1, 40, False)
+    assert (summary["workers"], summary["steps"], summary["interrupted"], summary["diverged"]) == (1, 40, False, False)
     assert summary["mass_total"] == (1.0 if method == "gosgd" else None)
     assert 0.5 < summary["accuracy"] <= 1
     assert summary["consensus_error"] == 0
@@ -70,9 +70,14 @@ def test_one_worker_trains_and_leaves_a_whole_run_directory(tmp_path, method):
     assert json.loads((directory.path / "env.json").read_text())["packages"]["torch"] == torch.__version__
 
 
-def test_a_run_that_diverges_says_so_once(tmp_path, caplog):
-    train(tmp_path / "run", "optimizer.lr=1e30", "run.eval_every=0")
+def test_a_run_that_diverges_says_so_once_in_words_that_json_has(tmp_path, caplog):
+    directory = train(tmp_path / "run", "optimizer.lr=1e30")
     assert caplog.text.count("training has diverged; lower optimizer.lr or set train.clip") == 1
+    files = [directory.metrics, directory.summary, directory.path / "workers" / "0" / "metrics.jsonl"]
+    assert not any(word in path.read_text() for word in ("NaN", "Infinity") for path in files)
+    summary = json.loads(directory.summary.read_text())
+    assert (summary["diverged"], summary["loss"], summary["interrupted"]) == (True, None, False)
+    assert [line["test_loss"] for line in lines(directory.metrics)] == [None, None]
 
 
 @pytest.mark.parametrize("method", ["none", "gosgd"])

@@ -6,14 +6,13 @@ Importing this package registers every model.
 from __future__ import annotations
 
 import inspect
-import traceback
 from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from configs.base import Custom, check_call, import_callable
+from configs.blame import place_of
 from trainers.models.alexnet import AlexNetConfig
 from trainers.models.base import MODELS, ModelConfig, Shape, check_data
 from trainers.models.cnn import CnnConfig
@@ -26,8 +25,6 @@ from trainers.models.matching import matched, parameter_count
 from trainers.models.mlp import MlpConfig
 from trainers.models.vgg16 import Vgg16Config
 from trainers.models.wide_resnet import WideResNetConfig
-
-_TORCH = Path(torch.__file__).parent
 
 
 def build(config: ModelConfig | Custom, shape: Shape, classes: int) -> nn.Module:
@@ -79,11 +76,9 @@ def check_logits(model: nn.Module, shape: Shape, classes: int) -> None:
             logits = model(torch.zeros(2, *shape, device=place))
     except Exception as error:  # whatever the user's code does
         said = str(error).strip().partition("\n")[0]
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        own = [frame for frame in frames if _TORCH not in Path(frame.filename).parents]
-        where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
         raise ValueError(
-            f"got a model ({name}) that does not take samples {list(shape)}: {type(error).__name__}: {said}{where}"
+            f"got a model ({name}) that does not take samples {list(shape)}: {type(error).__name__}: {said}"
+            f"{place_of(error)}"
         ) from error
     finally:
         for module, training in modes:
