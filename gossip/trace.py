@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,16 @@ class Recorder:
             return
         try:
             if vector is not None:
-                self._vectors.write(vector.detach().cpu().numpy().tobytes())
+                _write_all(self._vectors, vector.detach().cpu().numpy().data.cast("B"))
                 event = {**event, "vector": True}
-            self._lines.write(json.dumps({**event, "time": time.time()}, default=repr).encode() + b"\n")
+            line = json.dumps({**event, "time": time.time()}, default=repr) + "\n"
+            _write_all(self._lines, memoryview(line.encode()))
         except OSError as error:
             self._broken = True
             _log.warning("%s: the trace ends here and cannot be replayed: %s", self._lines.name, error)
+
+
+def _write_all(file: FileIO, data: memoryview) -> None:
+    """Write to an unbuffered file: the system takes 2 GiB at a time at most, and less where the disk is filling up."""
+    while data:
+        data = data[file.write(data) :]

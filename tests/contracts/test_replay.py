@@ -1,12 +1,17 @@
 """Live = matrix: what real processes ended with is the product of the matrices that their methods say they applied."""
 
+from io import FileIO
+
 import numpy as np
 import pytest
+import torch
 from support.remote import until
 from support.workers import make_model, replayed
 
 import gossip
+from gossip.layout import Member
 from gossip.replay import Replay, read
+from gossip.trace import Recorder
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -91,3 +96,17 @@ def test_what_could_not_be_replayed_is_not_recorded(monkeypatch, tmp_path):
         narrow.record(tmp_path, updates=True)
     narrow.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_vector_is_stored_whole_though_the_system_takes_a_part_of_it_at_a_time(tmp_path):
+    """As it does with more than 2 GiB."""
+
+    class Part(FileIO):
+        def write(self, data):
+            return super().write(data[:1000])
+
+    recorder = Recorder(tmp_path, Member(0, 0), False, {})
+    recorder._vectors.close()
+    recorder._vectors = Part(tmp_path / "0-0.vectors", "w")
+    recorder.end(torch.arange(1000.0))
+    assert np.array_equal(np.fromfile(tmp_path / "0-0.vectors", np.float32), np.arange(1000))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.remote import until
 
-from gossip.mass import TOTAL
+from gossip.mass import TOTAL, share_out
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -57,6 +57,18 @@ def test_who_has_to_go_hands_over_its_mass_at_once(team):
     assert job.workers[0].answer() is False
     assert job.workers[1].ask("mass") == TOTAL
     assert job.workers[1].ask("close") is True
+
+
+def test_who_has_to_go_before_the_start_waits_for_nobody_and_is_missed_by_nobody(team):
+    job = team("gosgd", 3, {"rho": 0.5})
+    began = time.monotonic()
+    assert job.workers.pop(0).ask("close", 60.0, False) is False
+    job.ask("start")
+    assert time.monotonic() - began < 20, "of the 120 s for the others to come up"
+    ledger = job.audit()
+    assert (ledger.balanced, ledger.lost) == (True, share_out(3)[0])
+    job.ask("steps", 3, 0.1)
+    job.last(job.ask("close"))
 
 
 @pytest.mark.parametrize("method", ["none", "gosgd"])

@@ -2,13 +2,14 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
-from support.remote import answers, ask_all, in_process_of_its_own, reaped
+from support.remote import answers, ask_all, in_process_of_its_own, reaped, until
 from support.workers import Worker
 from torch.distributed import TCPStore
 
-from gossip.directory import JobDirectory
+from gossip.directory import PREFIX, JobDirectory, root
 from gossip.hosts import Hosts, agree
 from gossip.job import JOB, Job
 
@@ -79,19 +80,46 @@ def test_a_worker_that_is_started_again_finds_its_own_exchange_among_those_of_a_
         directory.remove()
 
 
+def launched(workers: int) -> list[dict[str, str]]:
+    """The environment of each worker of a job that has no launcher of ours."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = map(str, range(workers))
+    return [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(workers), **where} for rank in ranks]
+
+
+def owns(process) -> bool:
+    """Whether a process holds the lock of whoever made the directory of the only job there is."""
+    (lock,) = root().glob(f"{PREFIX}*/owner.lock")
+    return any(link.exists() and link.samefile(lock) for link in Path(f"/proc/{process.pid}/fd").iterdir())
+
+
+def test_who_made_the_directory_and_leaves_early_does_not_keep_it(environment):
+    environment()
+    with reaped([]) as workers:
+        for rank, variables in enumerate(launched(2)):
+            workers.append(in_process_of_its_own(Worker, "gosgd", rank, {"rho": 0.5}, **variables))
+        answers(workers)
+        ask_all(workers, "start")
+        early, other = sorted(workers, key=owns, reverse=True)
+        assert owns(early)
+        early.begin("close", 60.0, False)
+        until(lambda: other.ask("steps", 1, 0.0) and early.answered())
+        assert early.answer() is False
+        assert not owns(early)
+        assert other.ask("steps", 3, 0.0) > 3
+        assert other.ask("close") is True
+
+
 @pytest.mark.parametrize("method", ["gosgd", "persyn"])
 def test_workers_that_come_late_meet_without_a_launcher(environment, method):
     """As under srun or mpirun: rank 0 itself serves the store, and must not take it away before the last has come."""
     environment()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     options = {"rho": 0.5} if method == "gosgd" else {"tau": 2}
     with reaped([]) as workers:
-        for rank in range(3):
-            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "3"}
-            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            workers.append(in_process_of_its_own(Worker, method, rank, options, **variables, **where))
+        for rank, variables in enumerate(launched(3)):
+            workers.append(in_process_of_its_own(Worker, method, rank, options, **variables))
             time.sleep(0.4)
         answers(workers)
         assert ask_all(workers, "steps", 10, 0.01) == [10] * 3
