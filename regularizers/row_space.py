@@ -25,18 +25,18 @@ def row_space(weight: Tensor) -> Tensor:
         [D, min(C, D)], in the dtype of `weight`.
     """
     classes, features = weight.shape
-    weight = weight.nan_to_num()  # a diverged run is told by its loss, not by a decomposition that fails
     share = max(classes, features) * torch.finfo(weight.dtype).eps  # as numpy.linalg.matrix_rank
+    # A diverged run is told by its loss, not by a decomposition that fails. Apple's GPUs have no float64.
+    exact = (weight.cpu() if weight.device.type == "mps" else weight).nan_to_num().double()
     if weight.dtype == torch.float64 or classes > features:
-        _, values, basis = torch.linalg.svd(weight.double(), full_matrices=False)
+        _, values, basis = torch.linalg.svd(exact, full_matrices=False)
         kept = values > share * values[0]
-        return torch.where(kept[:, None], basis, 0.0).mT.to(weight.dtype).contiguous()
-    exact = weight.double()
+        return torch.where(kept[:, None], basis, 0.0).mT.to(weight).contiguous()
     squares, vectors = torch.linalg.eigh(exact @ exact.mT)
     kept = squares > share**2 * squares[-1]
     scale = torch.where(kept, squares.clamp_min(torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
     found: Tensor = exact.mT @ (vectors * scale)
-    return found.to(weight.dtype)
+    return found.to(weight)
 
 
 @torch.no_grad()
@@ -89,9 +89,13 @@ class FactoredLinear(nn.Linear):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Put U and V back onto the orthogonal matrices."""
-        self.left.copy_(orthogonal(self.left))
-        self.right.copy_(orthogonal(self.right))
+        """Put U and V back onto the orthogonal matrices.
+
+        Behind autograd's back: a second forward pass before the backward pass of the first one moves them by rounding
+        errors only, and must not make the first one's saved tensors invalid.
+        """
+        self.left.data.copy_(orthogonal(self.left))
+        self.right.data.copy_(orthogonal(self.right))
 
     def forward(self, x: Tensor) -> Tensor:
         """x Wᵀ + b: [..., D] -> [..., C]."""

@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy import special, stats
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regularizers import Reve
 from regularizers.densities import log_density, mixture_log_density
@@ -213,6 +215,38 @@ def test_learned_factors_stay_orthogonal_and_need_no_decomposition(monkeypatch):
     assert loss.item() < 10
     with pytest.raises(ValueError, match="6 inputs and 7 outputs"):
         FactoredLinear(nn.Linear(6, 7))
+
+
+def test_a_factored_classifier_may_be_called_twice_before_the_backward_pass():
+    torch.manual_seed(0)
+    layer, (x, y) = FactoredLinear(nn.Linear(6, 3)).double(), torch.randn(2, 4, 6).double()
+    gradients = []
+    for parts in ([x, y], [torch.cat((x, y))]):
+        loss = sum(layer(part).square().sum() for part in parts)
+        gradients.append(torch.autograd.grad(loss, [layer.left, layer.scale, layer.right]))
+    for twice, once in zip(*gradients, strict=True):
+        torch.testing.assert_close(twice, once, rtol=1e-9, atol=1e-12)
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Refuses what an Apple GPU refuses."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        found = function(*arguments, **(options or {}))
+        for tensor in found if isinstance(found, tuple) else (found,):
+            if isinstance(tensor, torch.Tensor) and (tensor.device.type, tensor.dtype) == ("mps", torch.float64):
+                raise TypeError(f"{function}: the MPS framework doesn't support float64")
+        return found
+
+
+@pytest.mark.parametrize(("classes", "features"), [(3, 8), (8, 3)])
+def test_a_device_without_float64_has_the_basis_found_elsewhere(classes, features):
+    with FakeTensorMode(), WithoutFloat64():
+        weight = torch.empty(classes, features, device="mps")
+        with pytest.raises(TypeError, match="float64"):
+            weight.double()
+        basis = row_space(weight)
+    assert (basis.device, basis.dtype, tuple(basis.shape)) == (weight.device, torch.float32, (features, 3))
 
 
 def test_the_basis_is_refreshed_every_n_batches_and_kept_in_the_state():

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from configs import load
 from gossip.flat import Flat
+from trainers import generators
 from trainers.local import LocalTrainer, in_channels_last
 from trainers.profiling import Profile, ProfileOptions
 from trainers.schema import Run
@@ -127,6 +129,26 @@ def test_generators_are_taken_from_a_worker_s_own_checkpoint_only(tmp_path):
     assert torch.equal(torch.get_rng_state(), mine)
     local.load_state_dict(state)
     assert torch.equal(torch.get_rng_state(), state["generator"])
+
+
+def test_the_generator_of_any_accelerator_goes_on(monkeypatch):
+    states = {}
+    monkeypatch.setattr(
+        torch,
+        "get_device_module",
+        lambda device: SimpleNamespace(
+            get_rng_state=lambda place: states[place],
+            set_rng_state=lambda state, place: states.__setitem__(place, state),
+        ),
+    )
+    first, second = torch.device("xpu:0"), torch.device("xpu:1")
+    states[first] = torch.tensor([1, 2], dtype=torch.uint8)
+    saved = generators.state_of_all(first)
+    generators.restore_all(saved, second)
+    assert torch.equal(states[second], states[first])
+    generators.restore_all(saved, torch.device("mps"))  # goes on with its own: another kind's state means nothing to it
+    generators.restore_all({**saved, "device_generator": None}, torch.device("cpu"))
+    assert set(states) == {first, second}
 
 
 def test_a_model_that_gives_no_tensor_in_training_is_refused(tmp_path):
