@@ -21,7 +21,9 @@ from launch.settings import blame, customs, run_folder
 from trainers import data as datasets
 from trainers import models, regularization
 from trainers.local import LocalTrainer, steps_of
+from trainers.optimizers import OptimizerConfig
 from trainers.run_directory import RunDirectory
+from trainers.schedules import check_warmup
 from trainers.schema import Run, options
 
 _PUBLICATIONS = 2
@@ -112,6 +114,9 @@ def make_plan(loaded: Loaded[Run], resume: str, workers: int | None = None, deta
         steps = steps_of(run, batches)
         if run.regularizers or any(customs(run)):  # ours are in order once their options are, and take a second to make
             LocalTrainer(run, model, model, batches, torch.device("cpu"), regularizers)
+    with blame(loaded, "optimizer"):
+        if isinstance(run.optimizer, OptimizerConfig):
+            check_warmup(run.optimizer.schedule, steps)
     data.close()
     seats = run.run.max_workers
     vector = flat.dimension * flat.vector.element_size()

@@ -144,6 +144,19 @@ def build(config: ScheduleConfig | Custom) -> Schedule:
     return factor
 
 
+def check_warmup(config: ScheduleConfig | Custom, total_steps: int) -> None:
+    """Check that the full rate is reached within a run.
+
+    Raises:
+        ValueError: the warm-up takes longer.
+    """
+    if isinstance(config, ScheduleConfig) and config.warmup > total_steps:
+        raise ValueError(
+            f"schedule.warmup: got {config.warmup:,} steps in a run of {total_steps:,} of a worker, which never comes"
+            " to the full rate; expected fewer, or more steps to train"
+        )
+
+
 def _custom(config: Custom) -> Schedule:
     path = config.model_dump()[SCHEDULES.key]
     function = import_callable(SCHEDULES.kind, path, "a function of step, total_steps")

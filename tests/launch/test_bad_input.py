@@ -48,6 +48,10 @@ FILES = {
         CONFIG + "regularizers: [{name: vcl, n: 20}]\n",
         r"bad\.yaml:9: regularizers: got a batch of 32 and n = 20, expected a batch of at least 2n = 40",
     ),
+    "a warm-up that never ends": (
+        CONFIG.replace("lr: 0.1", "lr: 0.1, schedule: {name: cosine, warmup: 61}"),
+        r"bad\.yaml:5: optimizer: schedule\.warmup: got 61 steps in a run of 60 of a worker, .*; expected fewer",
+    ),
     "a pattern that fits no layer": (
         CONFIG + "regularizers: [{name: shade, layers: ['features.*']}]\n",
         r"bad\.yaml:9: regularizers: got layer pattern 'features\.\*', which fits no layer; expected one",

@@ -12,7 +12,7 @@ from trainers.models.layers import pooled_convolutions
 
 
 class AlexNetConfig(ModelConfig):
-    """Options of `alexnet`: the defaults are section 4.4.1; section 5.4 has `kernel: 5` and `pool: 2`.
+    """Options of `alexnet`: the defaults are section 4.4.1 of Blot's thesis; section 5.4 has `kernel: 5` and `pool: 2`.
 
     Args:
         filters: channels of each convolution.

@@ -13,7 +13,9 @@ from trainers.models.layers import pooled_convolutions
 
 
 class LeNetConfig(ModelConfig):
-    """Options of `lenet`: section 3.4.1 by default; `kernels: [5, 3, 3], pool: 2` is the MNIST-M CNN of 4.4.3.1.
+    """Options of `lenet`: section 3.4.1 of Blot's thesis by default.
+
+    `kernels: [5, 3, 3], pool: 2` is the MNIST-M CNN of its section 4.4.3.1.
 
     Args:
         filters: channels of each convolution.
