@@ -1,7 +1,7 @@
 """What the benchmarks' command lines have in common: options, checked values, a mistake told in one line.
 
-Imports launch.arguments. Checks are argparse types that give back what they were given, so that the settings in a JSON
-are what was asked for.
+Imports launch.arguments and trainers.data. Checks are argparse types that give back what they were given, so that the
+settings in a JSON are what was asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from configs import suggestion
 from launch.arguments import Help, Parser
 from launch.errors import MISTAKE
+from trainers.data.files import MissingFilesError
 
 
 def parser(name: str, description: str | None) -> Parser:
@@ -36,7 +37,14 @@ def mistakes(command: argparse.ArgumentParser) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        command.exit(MISTAKE, f"{command.prog}: {error}\n")
+        command.exit(MISTAKE, f"{command.prog}: {told(error)}\n")
+
+
+def told(error: ValueError) -> str:
+    """What an error says, with the option in place of the key of a configuration."""
+    if isinstance(error, MissingFilesError):
+        return f"{error.sought}\nget the files from {error.home} and name their folder with --data-root"
+    return str(error)
 
 
 def output(text: str) -> Path:

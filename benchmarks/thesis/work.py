@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import report, runs
 from benchmarks.curves import write_with_fewer_held_out
+from benchmarks.options import told
 from benchmarks.thesis.measures import MEASURES
 from benchmarks.thesis.recipe import Settings, Task, merged
 from configs.files import write_atomically
@@ -148,7 +149,7 @@ def _check_data(tasks: list[Task], measure: str, place: Workplace) -> None:
             if data not in read:
                 DATA.get(data.name)(data)
         except ValueError as error:
-            raise MissingDataError(str(error)) from None
+            raise MissingDataError(told(error)) from None
         read.append(data)
 
 

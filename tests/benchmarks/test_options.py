@@ -37,9 +37,9 @@ WRONG = [
     (faults, "--step 0", "got '0', expected a number above 0"),
     (stopped_workers, "--workers 3 --stopped 2", "expected two or more to be left"),
     (tables, "--results some.json", "expected runs that this benchmark wrote"),
-    (maxmin, "--data-root none", "cifar10: found no data_batch_1"),
-    (small_sample, "--data-root none --backgrounds none", "mnist: found no train-images"),
-    (accuracy, "--sets mnist --data-root none", "mnist: found no train-images"),
+    (maxmin, "--data-root none", "cifar10: found no data_batch_1.*\nget .* and name their folder with --data-root$"),
+    (small_sample, "--data-root none --backgrounds none", "mnist: found no train-images.*\n.* with --data-root$"),
+    (accuracy, "--sets mnist --data-root none", "mnist: found no train-images.*\n.* with --data-root$"),
     (gpu_curves, "some.json none.jsonl", "none.jsonl, which cannot be read"),
 ]
 

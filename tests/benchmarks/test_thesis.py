@@ -175,6 +175,7 @@ def test_a_recipe_without_its_data_is_skipped(tmp_path, capsys, monkeypatch):
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert "table_5_2 is skipped: " in said and "figure_2_6 is skipped: " in said and "svhn" in said.lower()
+    assert "--data-root" in said and "data.root" not in said
     assert "(figure_a_2.md)" in (tmp_path / "smoke" / "README.md").read_text()
 
 

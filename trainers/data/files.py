@@ -32,6 +32,19 @@ class Remote:
     unpack: Callable[[Path, Path], None] | None = None
 
 
+class MissingFilesError(ValueError):
+    """Files of a published data set are not there.
+
+    Args:
+        sought: which, and where.
+        home: the page to get them from.
+    """
+
+    def __init__(self, sought: str, home: str) -> None:
+        super().__init__(f"{sought}\nget the files from {home} and set data.root, or set data.download=true")
+        self.sought, self.home = sought, home
+
+
 @dataclass(frozen=True)
 class Published:
     """Where the files of one data set may lie under a root, and where they come from.
@@ -51,7 +64,8 @@ class Published:
         """Paths of all `files`.
 
         Raises:
-            ValueError: a file is missing and was not to be downloaded, or could not be.
+            MissingFilesError: a file is missing and was not to be downloaded.
+            ValueError: it could not be downloaded.
         """
         base = Path(root).expanduser()
         folders = [base, *(base / folder for folder in self.folders)]
@@ -66,9 +80,8 @@ class Published:
         if missing:
             others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             name = missing[0] + "[.gz]" * self.gzipped
-            raise ValueError(
-                f"{self.name}: found no {name}{others}; looked in {', '.join(map(str, folders))}\n"
-                f"get the files from {self.home} and set data.root, or set data.download=true"
+            raise MissingFilesError(
+                f"{self.name}: found no {name}{others}; looked in {', '.join(map(str, folders))}", self.home
             )
         return {name: path for name, path in found.items() if path is not None}
 
