@@ -60,7 +60,7 @@ def test_what_is_being_read_of_who_stands_still_keeps_its_place_until_it_has_com
     connections = sockets()
     time.sleep(1.5)
     assert here._vectors._free == [0], "the other place may be written to at any time"
-    assert sockets() == connections, "nor are there ever more connections to it"
+    assert sockets() <= connections, "nor are there ever more connections to it"
     still.__exit__()
     until(lambda: shown(there, here))
     assert vector(there, here).tolist() == [3.0] * D
@@ -134,12 +134,13 @@ def test_what_a_worker_shows_is_read_where_what_its_predecessor_showed_was(hosts
     assert reader.read(Member(1, 0)) is None
 
 
-def test_who_leaves_waits_no_longer_than_until_it_was_heard(hosts):
+def test_who_leaves_waits_no_longer_than_until_it_was_heard(hosts, monkeypatch):
+    monkeypatch.setattr("gossip.transports.courier._FAREWELL_S", 9.0)
     here, there = hosts(0), hosts(1)
     meet(here, there)
     began = time.monotonic()
     here.close()
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 5
     until(lambda: there.dead(here.me))
 
 
@@ -149,4 +150,4 @@ def test_a_member_that_never_appeared_leaves_no_agent(hosts):
     there = hosts(1)
     assert sockets() > before
     there.close()
-    assert sockets() == before
+    assert sockets() <= before

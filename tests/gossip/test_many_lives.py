@@ -13,6 +13,8 @@ from support.remote import RemoteError, in_process_of_its_own
 from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.layout import Member, State
+from gossip.mass import TOTAL
+from gossip.outbox import Outbox
 from gossip.transports.shared_memory import SharedMemory
 from gossip.transports.view import View
 
@@ -131,6 +133,25 @@ def test_that_no_more_files_can_be_opened_is_no_sign_of_a_death(directory, monke
         view.open(there.me)
     assert view.open(there.me)[layout.STATE] == State.STARTING
     there.close()
+
+
+def test_that_no_more_files_can_be_opened_is_no_mistake_of_a_sender(directory, monkeypatch):
+    def full(path, size, create=False):
+        raise OSError(24, "Too many open files")
+
+    members = [enter(directory, seat) for seat in range(2)]
+    for member in members:
+        member.words[layout.STATE] = State.ACTIVE
+    sender, receiver = (Outbox(member, TOTAL // 2) for member in members)
+    for outbox in (sender, receiver):
+        outbox.refresh(lambda *message: None)
+    assert sender.push(sender.peers[0], 1, 1, lambda *message: None)
+    monkeypatch.setattr("gossip.transports.shared_memory.map_file", full)
+    with pytest.raises(OSError, match="Too many"):
+        receiver.poll(lambda *message: None)
+    assert receiver.peers[0].sound
+    for member in members:
+        member.close()
 
 
 class Cramped:
