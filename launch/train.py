@@ -6,12 +6,18 @@ Imports launch.worker, and with it torch, only after the process has seen to its
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import Parser, add_config, add_resume
-from launch.process import end_with_the_supervisor, heed_signals, importing, let_users_modules_be_found, tidy_up
+from launch.process import (
+    end_with_the_supervisor,
+    heed_signals,
+    importing,
+    leave,
+    let_users_modules_be_found,
+    tidy_up,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,4 +39,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

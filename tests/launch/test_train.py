@@ -49,6 +49,26 @@ def test_two_workers_train_on_digits_with_every_method(job, capsys, method):
     assert jobs() == []
 
 
+LEAVES = """
+import atexit, sys, threading, time
+from launch.process import leave
+
+class Aborts:
+    def __del__(self):
+        print("taken down", flush=True)
+
+kept = sys.kept = Aborts()
+atexit.register(print, "at the end")
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread's work"))).start()
+leave(3)
+"""
+
+
+def test_a_worker_leaves_with_everything_done_and_its_interpreter_not_taken_down():
+    done = subprocess.run([sys.executable, "-c", LEAVES], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (3, ["a thread's work", "at the end"])
+
+
 @pytest.mark.parametrize("method", ["gosgd", "fully_sync"])
 def test_the_same_job_runs_under_torchrun(job, method):
     out, _ = under_torchrun("small.yaml", f"exchange={{method: {method}}}", f"run.dir={job}/run")
