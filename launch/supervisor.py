@@ -251,7 +251,7 @@ class Supervisor:
             return
         budget, now = self._budget(seat), time.monotonic()
         delay = budget.failed(now)
-        if delay is None and code == MISTAKE and self.plan.method.rejoins and self._dispensable(seat):
+        if delay is None and code == MISTAKE and self._dispensable(seat):
             self._leave_out(seat)
             return
         if delay is None:
@@ -260,7 +260,9 @@ class Supervisor:
         self._progress.say(f"{seat.name} {cause(code)}; {budget.used}" + (f" in {delay:.0f} s" if delay else ""))
 
     def _dispensable(self, seat: Seat) -> bool:
-        """Whether there is another worker to end the job, or it has come to its end."""
+        """Whether the job goes on, or has ended, without a worker. A server would wait for it."""
+        if self.plan.serving or not self.plan.method.rejoins:
+            return False
         going_on = any(not other.done for other in self._workers if other is not seat)
         return going_on or self.plan.directory.read_summary() is not None
 

@@ -294,7 +294,7 @@ class Exchange(ABC):
         Args:
             timeout_s: how long to wait for others to take over what this worker holds.
             stay: whether a gossip worker goes on exchanging, without local steps, until the others have made theirs;
-                False for one that has to go now. Before the start it then waits for nobody, and its mass is lost.
+                False for one that has to go now. Before the start that one waits for nobody, and its mass is lost.
 
         Returns:
             True on the one worker whose model now holds the consensus weights w~ of the whole job.
@@ -307,23 +307,12 @@ class Exchange(ABC):
 
     def leave(self, timeout_s: float = 60.0, stay: bool = True) -> bool:
         """The first half of `close`: after it, whoever gets True can still look at what the others left behind."""
-        starting = self._words[layout.STATE] == State.STARTING
-        if starting and not stay and self.rejoins and self.transport.seats > 1:
-            return self._withdraw()
-        if starting:
+        if self._words[layout.STATE] == State.STARTING:
             self.start()
         self._words[layout.FINISHED] = layout.AT_ITS_END if stay else layout.TAKEN_OUT
         if stay:
             self._stay(timeout_s)
         return self._leave(timeout_s)
-
-    def _withdraw(self) -> bool:
-        """Leave before the start: the others see that nobody comes any more. There are no weights to hand over yet."""
-        self._placed()
-        self._words[layout.FINISHED] = layout.TAKEN_OUT
-        self._words[layout.STATE] = State.GONE
-        self.transport.appear()
-        return False
 
     def _stay(self, timeout_s: float) -> None:  # noqa: B027 (nothing to do is right for most methods)
         """Be of use to workers that have local steps to make still."""

@@ -304,6 +304,16 @@ class GoSGD(Exchange):
         version, internal, gauss = state["generator"]
         self._generator.setstate((version, tuple(internal), gauss))
 
+    def leave(self, timeout_s: float = 60.0, stay: bool = True) -> bool:
+        """As of every method; whoever has to go before the start has no weights to hand over, and waits for nobody."""
+        if stay or self.transport.seats == 1 or self._words[layout.STATE] != State.STARTING:
+            return super().leave(timeout_s, stay)
+        self._placed()
+        self._words[layout.FINISHED] = layout.TAKEN_OUT
+        self._words[layout.STATE] = State.GONE
+        self.transport.appear()
+        return False
+
     def _stay(self, timeout_s: float) -> None:
         """Answer every message with one, so that mass and averaging stay in reach of those that still train.
 
