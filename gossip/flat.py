@@ -51,7 +51,10 @@ class Flat:
         ):
             if len(kinds) > 1:
                 found = ", ".join(f"{kind} ({name})" for kind, name in kinds.items())
-                raise ValueError(f"got parameters of more than one {what}: {found}; expected one, convert them first")
+                raise ValueError(
+                    f"got parameters or floating-point buffers of more than one {what}: {found}; expected one, convert"
+                    " them first"
+                )
         first = next(iter(tensors.values()))[0]
         align = _ALIGNMENT // first.element_size()
         starts, end = [], 0

@@ -240,6 +240,14 @@ class Exchange(ABC):
                 " another method's?"
             )
 
+    def _expect(self, state: dict[str, Any], key: str) -> None:
+        """Refuse a state without what this method's has."""
+        if key not in state:
+            raise ValueError(
+                f"got {sorted(state)} for {type(self).__name__}, expected {key!r} among them; is the checkpoint another"
+                " method's?"
+            )
+
     def publish(self) -> None:
         """Show a snapshot of the weights to whoever evaluates; never waits."""
         self.publisher.publish(self.flat.vector, self.steps, self.mass)

@@ -188,6 +188,7 @@ class EASGDSync(EASGD, Collective):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore w~."""
+        self._expect(state, "center")
         self._center.copy_(state["center"])
         self._restored = True
 

@@ -301,6 +301,7 @@ class GoSGD(Exchange):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the generator."""
+        self._expect(state, "generator")
         version, internal, gauss = state["generator"]
         self._generator.setstate((version, tuple(internal), gauss))
 

@@ -165,6 +165,7 @@ class MatrixExchange(Collective):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; where another worker did, w~ starts anew from worker 0's weights."""
+        self._expect(state, "central")
         self._central = state["central"]
         if 0 not in self._kept:
             return

@@ -188,6 +188,8 @@ class Served(Exchange):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; to be called before `start`."""
+        if state:
+            self._expect(state, "center")
         self._snapshot = state
 
     def publish(self) -> None:

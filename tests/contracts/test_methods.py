@@ -387,8 +387,17 @@ def test_a_model_that_cannot_be_exchanged_leaves_nothing(alone):
     assert not list(root().glob("*gosgd-*"))
 
 
-def test_the_state_of_another_method_is_refused(alone):
-    exchange = gossip.build("none", make_model("mlp"))
-    with pytest.raises(ValueError, match=r"got \['generator'\] for NoExchange, expected nothing"):
-        exchange.load_state_dict({"generator": 1})
+@pytest.mark.parametrize(
+    ("method", "state", "told"),
+    [
+        ("none", {"generator": 1}, r"got \['generator'\] for NoExchange, expected nothing"),
+        ("gosgd", {}, r"got \[\] for GoSGD, expected 'generator' among them; is the checkpoint another method's\?"),
+        ("easgd", {}, r"got \[\] for EASGDSync, expected 'center'"),
+        ("downpour", {"generator": 1}, r"got \['generator'\] for Downpour, expected 'center'"),
+    ],
+)
+def test_the_state_of_another_method_is_refused(alone, method, state, told):
+    exchange = gossip.build(method, make_model("mlp"))
+    with pytest.raises(ValueError, match=told):
+        exchange.load_state_dict(state)
     exchange.close()
