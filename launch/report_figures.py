@@ -74,6 +74,10 @@ def pictures(runs: Sequence[Told]) -> Iterator[Picture]:
 
 
 def _picture(name: str, title: str, text: str, figure: Any) -> Picture:
+    for line in (line for axis in figure.axes for line in axis.get_lines()):
+        if len(line.get_xdata()) == 1 and line.get_marker() == "None":  # a short run's: no line leads to it
+            line.set_marker("o")
+            line.set_markersize(2.5)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     pyplot.close(figure)

@@ -1,6 +1,7 @@
 """`gosgd report`: a page from real runs that loads nothing, and looks like one in a browser where there is one."""
 
 import base64
+import io
 import json
 import shutil
 import subprocess
@@ -111,6 +112,20 @@ def test_a_run_that_has_not_ended_is_reported_with_what_is_there(finished, tmp_p
     (going / "workers/0/metrics.jsonl").write_text(json.dumps(told[0]) + '\n{"step": 20, "ti')
     assert main(["report", str(going)]) == 0
     assert "going (not ended)" in (going / "report.html").read_text()
+
+
+def test_a_run_of_one_line_a_worker_shows_it_as_a_point(finished, tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from launch.report_figures import pictures
+
+    shutil.copytree(finished[0], tmp_path / "short")
+    for told in (tmp_path / "short/workers").glob("*/metrics.jsonl"):
+        told.write_text(told.read_text().splitlines(keepends=True)[0])
+    drawn = {
+        picture.name: pyplot.imread(io.BytesIO(picture.png)) for picture in pictures(read_all([tmp_path / "short"]))
+    }
+    plotted = drawn["pace"][:, 100 : drawn["pace"].shape[1] * 4 // 5, :3]  # left of the legend
+    assert (plotted.max(2) - plotted.min(2) > 0.3).sum() > 5, "coloured points"
 
 
 @pytest.mark.parametrize(
