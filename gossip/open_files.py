@@ -11,6 +11,13 @@ _MOST = 65536
 _USED_UP = (errno.EMFILE, errno.ENFILE)
 
 
+class TooManyFilesError(OSError):
+    """This process must not open as many files as the job needs; the message says what to do."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 def allow() -> None:
     """Let this process and its children open as many files as the system lets it: the usual 1,024 are too few."""
     here, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -27,10 +34,10 @@ def used_up(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def counted() -> Iterator[None]:
-    """Around opening a file: says what to do if there are too many.
+    """Around opening a file.
 
     Raises:
-        OSError: as it was raised, but for the words.
+        TooManyFilesError: in place of what the system says of it.
     """
     try:
         yield
@@ -41,5 +48,5 @@ def counted() -> Iterator[None]:
                 f"got all {most:,} files open that this process may have, expected room for those of every worker;"
                 " raise the hard limit (ulimit -Hn, docker run --ulimit nofile=65536) or use fewer workers"
             )
-            raise OSError(error.errno, text, error.filename) from None
+            raise TooManyFilesError(error.errno, text) from None
         raise

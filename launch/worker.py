@@ -23,6 +23,7 @@ from gossip import layout
 from gossip.job import Job
 from gossip.leaving import JobOverError
 from gossip.methods.base import wait_until
+from gossip.open_files import TooManyFilesError
 from gossip.transports.view import View
 from launch.across import consider, propose
 from launch.arguments import NOT_RESUMED
@@ -71,7 +72,7 @@ def _train(run: Run, directory: RunDirectory, job: Job, resume: bool) -> tuple[i
         whole = worker.work()
     except JobOverError as error:
         logging.getLogger("gosgd").info("%s", error)
-    except ValueError as error:
+    except (ValueError, TooManyFilesError) as error:
         if worker is not None and worker.exchange.transport.words[layout.DONE]:
             raise  # it has trained: what was asked for is in order
         if job.supervised:
