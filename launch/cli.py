@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from launch.errors import DONE, FAILED, MISTAKE, RunFailedError, log_traceback, place, say
+from launch.errors import DONE, FAILED, MISTAKE, RunFailedError, log_traceback, say, told
 
 _OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 """What the system says of paths that were given wrong, or cannot be used by this user."""
@@ -63,7 +63,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             return MISTAKE
         log = log_traceback()
         where = f"; the traceback is in {log}" if log else ""
-        say(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place(error)}{where}")
+        say(f"{type(error).__name__}: {told(error, whole=False)}{where}")
         return FAILED
 
 

@@ -18,20 +18,20 @@ class RunFailedError(Exception):
 
 def say(error: BaseException | str) -> None:
     """An error as one or two lines on stderr."""
-    text = f"{error}{place(error)}" if isinstance(error, BaseException) else error
+    text = told(error) if isinstance(error, BaseException) else error
     first, *others = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     second = " ".join(others)
     with contextlib.suppress(OSError):  # the terminal may have been closed
         print("\n".join([f"gosgd: {first}", *([second[:_LONGEST]] if second else [])]), file=sys.stderr, flush=True)
 
 
-def place(error: BaseException) -> str:
-    """Where in the user's code an error comes from, as `place_of` says it."""
+def told(error: BaseException, whole: bool = True) -> str:
+    """What an error says, or its first line, and where in the user's code it comes from."""
     try:
-        from configs.blame import place_of
+        from configs import blame
     except ImportError:  # that is then the error
-        return ""
-    return place_of(error)
+        return str(error)
+    return blame.told(error, whole)
 
 
 def said(log: str) -> str:

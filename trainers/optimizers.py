@@ -195,6 +195,11 @@ def options_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 
+def _divided(state: dict[str, Any]) -> list[Any]:
+    """The parameters of each group; one of the user's own may keep its state in another form, which it knows itself."""
+    return [group["params"] for group in state.get("param_groups", [])]
+
+
 def restore(optimizer: Optimizer, saved: dict[str, Any], then: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
     """Go on from a saved state, with the options that have been given another value since.
 
@@ -209,9 +214,7 @@ def restore(optimizer: Optimizer, saved: dict[str, Any], then: list[dict[str, An
     Returns:
         False where the saved state divides the parameters into other groups: nothing is restored.
     """
-    if [group["params"] for group in saved["param_groups"]] != [
-        group["params"] for group in optimizer.state_dict()["param_groups"]
-    ]:
+    if _divided(saved) != _divided(optimizer.state_dict()):
         return False
     optimizer.load_state_dict(saved)
     for group, before, given in zip(optimizer.param_groups, then, now, strict=True):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from configs import import_object
 from configs.base import Registry
@@ -54,6 +55,14 @@ def test_a_module_that_fails_to_import_a_part_when_it_is_asked_for_it(
         import_object("own_lazy:Net")
 
 
+class Failing(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return {"image": index}["sample"]
+
+
 def test_an_error_is_told_with_its_place_in_the_users_code_only() -> None:
     def fails(option: object) -> None:
         raise KeyError(option)
@@ -61,6 +70,7 @@ def test_an_error_is_told_with_its_place_in_the_users_code_only() -> None:
     for raises, expected in (
         (lambda: fails("width"), rf"'width' \({__file__}, line \d+\)"),
         (lambda: Registry[object]("model").get("none"), "got unknown model 'none', [^(]*"),
+        (lambda: next(iter(DataLoader(Failing(), num_workers=1))), rf"'sample' \({__file__}, line \d+\)"),
     ):
         with pytest.raises((KeyError, ValueError)) as caught:
             raises()

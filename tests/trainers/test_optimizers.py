@@ -196,6 +196,24 @@ def test_an_option_given_another_value_holds_and_what_the_optimizer_counted_goes
         assert len(second.state) == 6
 
 
+class Wrapped(torch.optim.SGD):
+    """Keeps its state in a form of its own."""
+
+    def state_dict(self):
+        return {"inner": super().state_dict()}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state["inner"])
+
+
+def test_a_state_in_a_form_of_its_own_is_restored():
+    model = network()
+    first, second = (Wrapped(model.parameters(), lr=0.1, momentum=0.9) for _ in range(2))
+    trained(model, first)
+    assert restore(second, first.state_dict(), options_of(first), options_of(second))
+    assert len(second.state) == 6
+
+
 def test_a_state_of_other_groups_is_not_restored():
     model = network()
     optimizers = [
