@@ -34,12 +34,14 @@ class Loaded(Generic[Schema]):
         path: the file it was read from.
         text: that file's text.
         data: its data with the overrides laid over it, before defaults were filled in.
+        places: of each section: the file and the line, or the override, that says which component it holds.
     """
 
     config: Schema
     path: Path
     text: str
     data: dict[str, Any]
+    places: dict[str, str]
 
 
 def recipes() -> list[str]:
@@ -76,13 +78,15 @@ def load(source: str | Path, overrides: Sequence[str], schema: type[Schema]) -> 
         got = "an empty file" if document.data is None else describe(document.data, kind=True)
         keys = ", ".join(schema.model_fields)
         raise ConfigError(f"{document.place(()).label}: got {got}, expected a mapping with keys among {keys}")
-    override(document, overrides, components(schema))
+    named = components(schema)
+    override(document, overrides, named)
     try:
         # JSON mode is as strict, and takes a list for a tuple and text for a path, which YAML cannot spell.
         config = schema.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise explain(error, schema, document) from None
-    return Loaded(config, path, text, document.data)
+    paths = {key: (key, named[key].key) if key in named else (key,) for key in schema.model_fields}
+    return Loaded(config, path, text, document.data, {key: document.place(paths[key]).label for key in paths})
 
 
 def dump(config: Config) -> str:

@@ -12,8 +12,6 @@ from pydantic import BaseModel
 
 from configs import ConfigError, Custom, Loaded, import_object, load
 from configs.blame import told
-from configs.errors import Place
-from configs.source import parse
 from launch.arguments import NOT_RESUMED
 from launch.process import let_users_modules_be_found
 from trainers.schema import Run
@@ -33,7 +31,7 @@ def read(config: str, overrides: Sequence[str], workers: int | None = None) -> L
         try:
             import_object(path)
         except ValueError as error:
-            raise ConfigError(f"{loaded.path}: {section}: {error}") from error
+            raise ConfigError(f"{loaded.places[section.partition('.')[0]]}: {section}: {error}") from error
     if workers is None or workers == run.run.workers:
         return loaded
     if not 1 <= workers <= run.run.max_workers:
@@ -71,10 +69,9 @@ def customs(config: BaseModel) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def blame(loaded: Loaded[Run], section: str | None = None) -> Iterator[None]:
-    """Put the file, and the line of the section, before what is wrong with it."""
+    """Put the file and the line of the section, or the override that it comes from, before what is wrong with it."""
     try:
         yield
     except ValueError as error:
-        document = parse(loaded.text, lambda line: Place(f"{loaded.path}:{line}", line))
-        where = [str(loaded.path)] if section is None else [document.place((section,)).label, section]
+        where = [str(loaded.path)] if section is None else [loaded.places[section], section]
         raise ConfigError(": ".join([*where, told(error)])) from error

@@ -58,7 +58,7 @@ FILES = {
     ),
     "a part that cannot be imported": (
         CONFIG.replace("{name: mlp, hidden: [16]}", "{name: 'nowhere:Model'}"),
-        r"bad\.yaml: model: cannot import 'nowhere'",
+        r"bad\.yaml:4: model: cannot import 'nowhere'",
     ),
 }
 ARGUMENTS = {

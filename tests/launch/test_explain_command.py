@@ -69,5 +69,8 @@ def test_a_schedule_of_the_users_own_is_explained_and_a_wrong_one_refused(job, c
     for command in ("explain", "train"):
         assert main([command, "small.yaml", "exchange={method: matrix, schedule: 'own_matrices:leaky'}"]) == 2
         said = capsys.readouterr().err
-        assert said.startswith("gosgd: small.yaml:6: exchange: own_matrices:leaky, step 0: got a sum of 0.9 in row 1")
+        assert said.startswith(
+            "gosgd: override \"exchange={method: matrix, schedule: 'own_matrices:leaky'}\": exchange:"
+            " own_matrices:leaky, step 0: got a sum of 0.9 in row 1"
+        )
         assert said.count("\n") <= 2

@@ -266,7 +266,10 @@ def test_shared_memory_is_sized_from_the_model_with_room_to_spare(job):
         (["--namespace", "My_Lab"], "--namespace: got 'My_Lab', expected small letters"),
         (["--storage-claim", "a b"], "--storage-claim: got 'a b', expected small letters"),
         (["--image", ""], "--image: got '', expected the name of an image"),
-        (["data={name: mnist, root: nowhere}"], r"small\.yaml:3: data: .*; without data here, give --shared-memory"),
+        (
+            ["data={name: mnist, root: nowhere}"],
+            r"override 'data=\{.*\}': data: .*; without data here, give --shared-memory",
+        ),
         (["--kind", "job"], "--kind: got 'job', expected one of"),
     ],
 )

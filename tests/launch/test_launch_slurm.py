@@ -185,10 +185,10 @@ def test_a_job_is_submitted_only_when_asked_for(slurm, capsys, monkeypatch):
         (["--nodes", "40"], r"got 80 workers, expected 1 to run\.max_workers = 64"),
         (
             ["exchange={method: downpour, server: sharded}", "--nodes", "2"],
-            r"small\.yaml:6: exchange: got server=sharded with workers on several hosts, expected server=process: ",
+            r"override 'exchange=.*': exchange: got server=sharded with workers on several hosts, expected server=",
         ),
         (["exchange.roh=0.1"], r"exchange\.roh: got an unknown key"),
-        (["exchange={method: easgd, beta: 3}"], r"small\.yaml:6: exchange: "),
+        (["exchange={method: easgd, beta: 3}"], r"override 'exchange=\{.*\}': exchange: "),
         (["--time", "soon"], "--time: got 'soon', expected minutes"),
         (["--time", "2"], r"--time: got 2, expected more than --signal-before \(120 s\)"),
         (["--signal-before", "10"], r"--signal-before: got 10, expected at least run\.grace_s = 30"),
