@@ -209,7 +209,13 @@ class Exchange(ABC):
         """Exchange after a local step of the optimizer."""
 
     def count_step(self) -> None:
-        """Note one more local step where the others can read it."""
+        """Note one more local step where the others can read it.
+
+        Raises:
+            ValueError: after `close`, or the weights are no longer views of the exchange's vector.
+        """
+        if self._closed:
+            raise ValueError("got a step after close(), expected none: this worker has left; build another exchange")
         if self.steps == 0 and self._words[layout.STATE] == State.STARTING:
             self.start()
         self.flat.check()

@@ -387,6 +387,15 @@ def test_a_model_that_cannot_be_exchanged_leaves_nothing(alone):
     assert not list(root().glob("*gosgd-*"))
 
 
+@pytest.mark.parametrize("method", ["none", "gosgd"])
+def test_a_step_after_the_end_is_refused(alone, method):
+    exchange = gossip.build(method, make_model("mlp"))
+    exchange.step()
+    assert exchange.close()
+    with pytest.raises(ValueError, match=r"got a step after close\(\)"):
+        exchange.step()
+
+
 @pytest.mark.parametrize(
     ("method", "state", "told"),
     [
