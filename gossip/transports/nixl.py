@@ -20,7 +20,10 @@ from torch import Tensor
 from gossip.driver import Driver
 from gossip.layout import IN_HOST
 
-MISSING = "got workers on several hosts without nixl, which carries messages between them; pip install 'gosgd[cluster]'"
+MISSING = (
+    "got workers on several hosts, or of several torchruns, without nixl, which carries messages between them;"
+    " pip install 'gosgd[cluster]'"
+)
 
 _DEFAULTS = {
     "UCX_TCP_CONN_NB": "y",  # else a host that does not answer holds up everybody's messages for minutes
