@@ -16,7 +16,7 @@ _FROM_LOADER = "\nOriginal Traceback (most recent call last):\n"
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in ', re.MULTILINE)
 
 
-def place_of(error: BaseException) -> str:
+def _place_of(error: BaseException) -> str:
     """`" (file, line N)"` of the user's code that an error was raised in, or by a library that it called.
 
     Empty where there is none, as where we raised it ourselves, or where the error names its place already.
@@ -39,7 +39,7 @@ def place_of(error: BaseException) -> str:
 
 def told(error: BaseException, whole: bool = True) -> str:
     """What an error says, or its first line, and where in the user's code it comes from."""
-    text = str(error)
+    text = str(error).strip()
     if _FROM_LOADER in text:  # there the last line is what was said
-        text = text.rstrip().rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
-    return f"{text if whole else text.partition(chr(10))[0]}{place_of(error)}"
+        text = text.rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
+    return f"{text if whole else text.partition(chr(10))[0]}{_place_of(error)}"

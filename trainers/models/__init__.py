@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.base import Custom, check_call, import_callable
-from configs.blame import place_of
+from configs.blame import told
 from trainers.models.alexnet import AlexNetConfig
 from trainers.models.base import MODELS, ModelConfig, Shape, check_data
 from trainers.models.cnn import CnnConfig
@@ -75,10 +75,9 @@ def check_logits(model: nn.Module, shape: Shape, classes: int) -> None:
         with torch.no_grad():
             logits = model(torch.zeros(2, *shape, device=place))
     except Exception as error:  # whatever the user's code does
-        said = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"got a model ({name}) that does not take samples {list(shape)}: {type(error).__name__}: {said}"
-            f"{place_of(error)}"
+            f"got a model ({name}) that does not take samples {list(shape)}: {type(error).__name__}:"
+            f" {told(error, whole=False)}"
         ) from error
     finally:
         for module, training in modes:
