@@ -21,9 +21,9 @@ from configs.base import Config, Registry
 from gossip import layout
 from gossip.flat import Flat
 from gossip.job import Job
-from gossip.layout import Member, State
+from gossip.layout import State
 from gossip.mass import share_out
-from gossip.publication import Published, Publisher
+from gossip.onlooker import Onlooker
 from gossip.server.protocol import Serving
 from gossip.starting import check_models
 from gossip.trace import Recorder
@@ -56,7 +56,7 @@ class MethodConfig(Config):
         """
 
 
-class Exchange(ABC):
+class Exchange(Onlooker, ABC):
     """One worker's side of an exchange method.
 
     Args:
@@ -65,9 +65,6 @@ class Exchange(ABC):
         job: this worker's place; taken from the environment (torchrun, or `gosgd train`) by default.
         seed: of the method's own random choices.
         options: the method's options, see its Config.
-
-    Attributes:
-        steps: local steps this worker's weights have behind them; a worker that joins late starts at its peers' count.
     """
 
     Options: ClassVar[type[MethodConfig]]
@@ -98,7 +95,6 @@ class Exchange(ABC):
         self.steps = 0
         self._done = 0
         self._words = self.transport.words
-        self._publisher: Publisher | None = None
         self._recorder: Recorder | None = None
         self._closed = False
         founder = self.me.generation == 0 and self.me.seat < self.job.directory.founders
@@ -123,21 +119,11 @@ class Exchange(ABC):
         """The class that works with these options, where a method has more than one."""
         return cls
 
-    @property
-    def me(self) -> Member:
-        """This worker's seat and which incarnation on it this process is."""
-        return self.transport.me
-
-    @property
-    def mass(self) -> int:
-        """Shares this worker holds; 0 for methods without mass."""
-        return 0
-
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to call in the loop: DDP for `fully_sync`, the model itself for every other method."""
         return model
 
-    def overlap(self, optimizer: Optimizer) -> None:  # noqa: B027 (nothing to do is right for most methods)
+    def overlap(self, optimizer: Optimizer) -> None:
         """Let messages be copied while the next gradient is computed, if only `optimizer` changes the weights."""
 
     def record(self, folder: Path, updates: bool) -> None:
@@ -254,54 +240,6 @@ class Exchange(ABC):
                 " method's?"
             )
 
-    def publish(self) -> None:
-        """Show a snapshot of the weights to whoever evaluates; never waits."""
-        self.publisher.publish(self.flat.vector, self.steps, self.mass)
-
-    @property
-    def publisher(self) -> Publisher:
-        """Publications of this job; made at first use, because they take two vectors of shared memory."""
-        if self._publisher is None:
-            self._publisher = Publisher(self.transport)
-        return self._publisher
-
-    def published(self) -> list[Published]:
-        """The newest snapshot of every member that is alive or left at its end; of those taken out if all were."""
-        there = [m for m in self.transport.members() if self._state(m) == State.GONE or not self.transport.dead(m)]
-        stayed = [member for member in there if self.transport.open(member)[layout.FINISHED] != layout.TAKEN_OUT]
-        found = [self.publisher.read(member) for member in stayed or there]
-        return [one for one in found if one is not None]
-
-    def central(self) -> Tensor | None:
-        """The central variable w~ [D] as it is now, of methods that keep one; else w~ is the mean of the workers."""
-        return None
-
-    def lowest(self) -> bool:
-        """Whether this is the lowest living worker that still trains, the one that evaluates."""
-        return not any(
-            member < self.me
-            and self.transport.reachable(member)
-            and not self._finished(member)
-            and not self.transport.dead(member)
-            for member in self.transport.members()
-        )
-
-    def _finished(self, member: Member) -> bool:
-        words = self.transport.open(member)
-        return bool(words[layout.FINISHED]) or words[layout.STATE] == State.GONE
-
-    def _state(self, member: Member) -> int:
-        return self.transport.open(member)[layout.STATE]
-
-    def total_ever(self) -> int:
-        """`total_done`, and the steps of an earlier job that this one resumes."""
-        everybody = map(self.transport.open, self.transport.everybody())
-        return sum(words[layout.DONE] + words[layout.EARLIER] for words in everybody)
-
-    def total_done(self) -> int:
-        """Local steps made by all members together, the dead ones' included."""
-        return sum(self.transport.open(member)[layout.DONE] for member in self.transport.everybody())
-
     def close(self, timeout_s: float = 60.0, stay: bool = True) -> bool:
         """Leave the job in good order; after a second call nothing happens.
 
@@ -328,7 +266,7 @@ class Exchange(ABC):
             self._stay(timeout_s)
         return self._leave(timeout_s)
 
-    def _stay(self, timeout_s: float) -> None:  # noqa: B027 (nothing to do is right for most methods)
+    def _stay(self, timeout_s: float) -> None:
         """Be of use to workers that have local steps to make still."""
 
     def release(self, last: bool) -> None:

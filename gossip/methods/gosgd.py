@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gossip import layout
+from gossip.attendance import Attendance
 from gossip.hosts import enter
 from gossip.layout import Member, State
-from gossip.leaving import JobOverError, depart, finish, inherit, over
+from gossip.leaving import JobOverError, depart, finish, over
 from gossip.mail import Letter, Peer
-from gossip.mass import SCANT, TOTAL, halve
+from gossip.mass import TOTAL, halve
 from gossip.messages import Messages
 from gossip.methods.base import METHODS, Exchange, MethodConfig, log, wait_until
 from gossip.outbox import Outbox
@@ -116,10 +117,7 @@ class GoSGD(Exchange):
         else:
             choose = chooser(self.options.peers, self.options.leave_host, self._near)
             self._sender = AtRandom(self.outbox, self.options.rho, choose, self._generator, self._allowance)
-        self._counts: list[int] = []
-        self._newcomers: list[Peer] = []
-        self._inspected = 0.0
-        self._taken = 0
+        self._attendance = Attendance(self.outbox, self.job.directory, self._send, self._merge)
         self._interrupted: Callable[[], bool] = lambda: False
 
     def _near(self, seat: int) -> bool:
@@ -161,7 +159,7 @@ class GoSGD(Exchange):
             self._words[layout.STATE] = State.ACTIVE
             wait_for_founders(self.transport, deadline, interrupted)
             self.transport.claim("started")
-            self._attend()
+            self._attendance.attend()
             return False
         self._placed()
         self._words[layout.STATE] = State.JOINING
@@ -171,7 +169,7 @@ class GoSGD(Exchange):
     def _join(self, interrupted: Callable[[], bool]) -> bool:
         began = complained = looked = time.monotonic()
         while self._words[layout.STATE] == State.JOINING and not interrupted():
-            self._attend()
+            self._attendance.attend()
             if self.outbox.mass and not any(peer.state() != State.JOINING for peer in self.outbox.peers):
                 self._take_over()  # everybody else waits to be fed, and this worker holds mass: it goes first
                 break
@@ -180,7 +178,7 @@ class GoSGD(Exchange):
                 looked = now
                 if over(self.transport):
                     raise JobOverError(f"worker {self.me.seat} came when all others had left")
-                if self._founded() and self._inherits():
+                if self._attendance.founded() and self._attendance.inherits():
                     self._take_over()
                     break
             if now - complained > 10:
@@ -190,20 +188,6 @@ class GoSGD(Exchange):
         fed = self._words[layout.STATE] == State.ACTIVE
         self._words[layout.STATE] = State.ACTIVE
         return fed
-
-    def _founded(self) -> bool:
-        """Whether no founder is still to come with its share of the mass."""
-        directory, counts = self.job.directory, self.transport.generations()
-        came = all(counts[seat] or directory.given_up(seat) for seat in range(directory.founders))
-        return came or self.transport.claimant("started") is not None
-
-    def _inherits(self) -> bool:
-        """Whether the mass of the dead was re-issued to this worker."""
-        taken = inherit(self.outbox, self.job.directory.founders)
-        self._taken += taken
-        if taken:
-            log.warning("worker %d: living workers hold no mass; re-issued %.3f of it", self.me.seat, taken / TOTAL)
-        return taken > 0
 
     def _take_over(self) -> None:
         """Go on for a job of which nobody with weights is left, from the newest that any of them had published."""
@@ -225,42 +209,11 @@ class GoSGD(Exchange):
         """Push with probability rho, then merge what has arrived."""
         self.count_step()
         self._sender.after_step(self.steps, self._write)
-        self._attend()
+        self._attendance.attend()
         self._sender.tell()
 
-    def _attend(self) -> None:
-        """What a worker owes its peers at every step: read the inbox, greet newcomers, notice the dead."""
-        outbox = self.outbox
-        counts = self.transport.generations()
-        if counts != self._counts:
-            self._counts = [*counts]
-            outbox.refresh(self._merge)
-            self._newcomers = list(outbox.peers)
-        outbox.poll(self._merge)
-        if self._newcomers:
-            self._feed()
-        now = time.monotonic()
-        if now - self._inspected > _INSPECTION_S:
-            self._inspected = now
-            outbox.bury(self._merge)
-            if outbox.mass < SCANT and self._words[layout.STATE] == State.ACTIVE:
-                self._inherits()
-
-    def _feed(self) -> None:
-        """Push to a joining worker without waiting for chance: it does nothing until it has weights."""
-        for peer in [*self._newcomers]:
-            state = peer.state()
-            if state > State.JOINING or peer not in self.outbox.peers:  # buried: what it said last may be JOINING
-                self._newcomers.remove(peer)
-            elif (
-                state == State.JOINING
-                and peer.sound
-                and self.transport.reachable(peer.member)
-                and self._words[layout.STATE] == State.ACTIVE
-                and self.outbox.mass > 1
-                and not self.outbox.fed(peer)
-            ):
-                self.outbox.push(peer, halve(self.outbox.mass)[1], self.steps, self._write)
+    def _send(self, peer: Peer, shares: int) -> bool:
+        return self.outbox.push(peer, shares, self.steps, self._write)
 
     def _write(self, slot: Tensor, letter: Letter) -> Event | None:
         event = self._messages.write(slot)
@@ -292,7 +245,7 @@ class GoSGD(Exchange):
             "staleness_mean": mean,
             "staleness_max": most,
             "consensus_estimate": self._messages.estimate.error(len(self.outbox.peers) + 1),
-            "mass_reissued": self._taken / TOTAL,
+            "mass_reissued": self._attendance.taken / TOTAL,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -324,7 +277,7 @@ class GoSGD(Exchange):
         outbox, answered = self.outbox, self.outbox.counters.received
         progress, deadline = -1, 0.0
         while not self._interrupted():
-            self._attend()
+            self._attendance.attend()
             training = [
                 peer for peer in outbox.present() if not peer.words[layout.FINISHED] and peer.state() < State.LEAVING
             ]
@@ -338,15 +291,17 @@ class GoSGD(Exchange):
                 break
             if outbox.counters.received != answered:
                 answered = outbox.counters.received
-                if self._allowance.covers() and (
-                    ready := [peer for peer in outbox.choosable(self.steps) if peer in training]
-                ):
-                    peer, shares = self._generator.choice(ready), halve(outbox.mass)[1]
-                    if outbox.push(peer, shares, self.steps, self._write):
-                        self._allowance.spend()
+                self._answer(training)
             time.sleep(_STAY_PERIOD_S)
         if self._publisher is not None:
             self.publish()
+
+    def _answer(self, training: Sequence[Peer]) -> None:
+        ready = [peer for peer in self.outbox.choosable(self.steps) if peer in training]
+        if not ready or not self._allowance.covers():
+            return
+        if self._send(self._generator.choice(ready), halve(self.outbox.mass)[1]):
+            self._allowance.spend()
 
     def _leave(self, timeout_s: float) -> bool:
         outcome: bool | None = None
