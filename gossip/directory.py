@@ -1,4 +1,4 @@
-"""The directory in shared memory through which the members of one job on one host meet. Imports gossip.open_files only.
+"""The directory in shared memory through which a job's members on one host meet. Imports gossip's locks and open_files.
 
 A job is a directory with an unguessable name that only its user can enter. Files are mapped by path rather than through
 `multiprocessing.shared_memory`, whose tracker unlinks segments when any process of the job exits.
@@ -7,88 +7,29 @@ A job is a directory with an unguessable name that only its user can enter. File
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import mmap
 import os
 import secrets
 import shutil
 import stat
-import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from gossip import open_files
+from gossip.locks import hold, is_held, lock, moved, unlock, unlock_all
 
 PREFIX = "gosgd-"
 _OWNER = "owner.lock"
 _KEPT = "kept-"
 _WITHOUT = "without-"
 _BUILDING_S = 60  # a directory under construction is left alone for this long
-_FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
-
-_held: dict[Path, int] = {}
-"""Lock files this process holds open. They are never opened twice: closing any descriptor of a file drops its locks."""
 
 
 def root() -> Path:
     """Where job directories are made: $GOSGD_SHM_DIR, or /dev/shm."""
     return Path(os.environ.get("GOSGD_SHM_DIR", "/dev/shm"))
-
-
-def lock(path: Path) -> None:
-    """Create a file and hold a POSIX record lock on it for the rest of this process's life.
-
-    A record lock, unlike an open-file-description lock, is not inherited by forked children (DataLoader workers), so
-    its absence proves that this very process is gone. The file is locked before it appears: who looks at it in between
-    would take a living process for a dead one.
-
-    Raises:
-        FileExistsError: there is such a file already.
-    """
-    draft = path.with_name(f".{secrets.token_hex(8)}")
-    with open_files.counted():
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.link(draft, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    finally:
-        draft.unlink(missing_ok=True)
-    _held[path] = descriptor
-
-
-def unlock(path: Path) -> None:
-    """Give up a lock taken with `lock`."""
-    descriptor = _held.pop(path, None)
-    if descriptor is not None:
-        os.close(descriptor)
-
-
-class Probe:
-    """Asks whether somebody holds a record lock on a file; keeps the file open between questions."""
-
-    def __init__(self, path: Path) -> None:
-        self._own = path in _held
-        with open_files.counted():
-            self._descriptor = -1 if self._own else os.open(path, os.O_RDWR | os.O_CLOEXEC)
-
-    def held(self) -> bool:
-        """Whether the process that locked the file is still there."""
-        if self._own:
-            return True
-        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        answer = fcntl.fcntl(self._descriptor, fcntl.F_GETLK, request)
-        return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
-
-    def close(self) -> None:
-        """Stop asking."""
-        if not self._own and self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 def map_file(path: Path, size: int, create: bool = False) -> mmap.mmap:
@@ -189,7 +130,7 @@ class JobDirectory:
             lock(building / _OWNER)
             path = where / f"{PREFIX}{token}"
             building.rename(path)
-            _held[path / _OWNER] = _held.pop(building / _OWNER)
+            moved(building / _OWNER, path / _OWNER)
         except BaseException as error:  # Ctrl-C may come just now
             shutil.rmtree(building, ignore_errors=True)
             unlock(building / _OWNER)
@@ -228,16 +169,9 @@ class JobDirectory:
             False if somebody else keeps it, or a living worker has it.
         """
         path = self.path / f"{_KEPT}{seat}.lock"
-        if path in _held:
+        if not hold(path):
             return False
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return False
-        _held[path] = descriptor
-        if any(_is_held(file) for file in self.path.glob(f"{seat}-*.lock")):
+        if any(is_held(file) for file in self.path.glob(f"{seat}-*.lock")):
             unlock(path)
             return False
         return True
@@ -252,13 +186,12 @@ class JobDirectory:
 
     def taken(self) -> set[int]:
         """Seats of living workers, and seats kept for some that are to come."""
-        names = [file.name.removeprefix(_KEPT) for file in self.path.glob("*.lock") if _is_held(file)]
+        names = [file.name.removeprefix(_KEPT) for file in self.path.glob("*.lock") if is_held(file)]
         return {int(name.partition("-")[0].partition(".")[0]) for name in names if name != _OWNER}
 
     def let_go(self) -> None:
         """Stop owning the directory and keeping seats; whoever lets go when nobody is left in it removes it."""
-        for path in [path for path in _held if path.parent == self.path]:
-            unlock(path)
+        unlock_all(self.path)
         if self.path.is_dir() and not in_use(self.path):
             self.remove()
 
@@ -300,15 +233,4 @@ def remove_stale() -> list[Path]:
 
 def in_use(path: Path) -> bool:
     """Whether a living process holds a lock in a job directory."""
-    return any(_is_held(file) for file in path.glob("*.lock"))
-
-
-def _is_held(file: Path) -> bool:
-    try:
-        probe = Probe(file)
-    except FileNotFoundError:
-        return False
-    try:
-        return probe.held()
-    finally:
-        probe.close()
+    return any(is_held(file) for file in path.glob("*.lock"))

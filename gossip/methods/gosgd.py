@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gossip import layout
-from gossip.attendance import Attendance
+from gossip.duties import Duties
 from gossip.hosts import enter
 from gossip.layout import Member, State
 from gossip.leaving import JobOverError, depart, finish, over
@@ -117,7 +117,7 @@ class GoSGD(Exchange):
         else:
             choose = chooser(self.options.peers, self.options.leave_host, self._near)
             self._sender = AtRandom(self.outbox, self.options.rho, choose, self._generator, self._allowance)
-        self._attendance = Attendance(self.outbox, self.job.directory, self._send, self._merge)
+        self._duties = Duties(self.outbox, self.job.directory, self._send, self._merge)
         self._interrupted: Callable[[], bool] = lambda: False
 
     def _near(self, seat: int) -> bool:
@@ -159,7 +159,7 @@ class GoSGD(Exchange):
             self._words[layout.STATE] = State.ACTIVE
             wait_for_founders(self.transport, deadline, interrupted)
             self.transport.claim("started")
-            self._attendance.attend()
+            self._duties.attend()
             return False
         self._placed()
         self._words[layout.STATE] = State.JOINING
@@ -169,7 +169,7 @@ class GoSGD(Exchange):
     def _join(self, interrupted: Callable[[], bool]) -> bool:
         began = complained = looked = time.monotonic()
         while self._words[layout.STATE] == State.JOINING and not interrupted():
-            self._attendance.attend()
+            self._duties.attend()
             if self.outbox.mass and not any(peer.state() != State.JOINING for peer in self.outbox.peers):
                 self._take_over()  # everybody else waits to be fed, and this worker holds mass: it goes first
                 break
@@ -178,7 +178,7 @@ class GoSGD(Exchange):
                 looked = now
                 if over(self.transport):
                     raise JobOverError(f"worker {self.me.seat} came when all others had left")
-                if self._attendance.founded() and self._attendance.inherits():
+                if self._duties.founded() and self._duties.inherits():
                     self._take_over()
                     break
             if now - complained > 10:
@@ -209,7 +209,7 @@ class GoSGD(Exchange):
         """Push with probability rho, then merge what has arrived."""
         self.count_step()
         self._sender.after_step(self.steps, self._write)
-        self._attendance.attend()
+        self._duties.attend()
         self._sender.tell()
 
     def _send(self, peer: Peer, shares: int) -> bool:
@@ -245,7 +245,7 @@ class GoSGD(Exchange):
             "staleness_mean": mean,
             "staleness_max": most,
             "consensus_estimate": self._messages.estimate.error(len(self.outbox.peers) + 1),
-            "mass_reissued": self._attendance.taken / TOTAL,
+            "mass_reissued": self._duties.taken / TOTAL,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -277,7 +277,7 @@ class GoSGD(Exchange):
         outbox, answered = self.outbox, self.outbox.counters.received
         progress, deadline = -1, 0.0
         while not self._interrupted():
-            self._attendance.attend()
+            self._duties.attend()
             training = [
                 peer for peer in outbox.present() if not peer.words[layout.FINISHED] and peer.state() < State.LEAVING
             ]

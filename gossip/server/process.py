@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gossip.directory import JobDirectory, Probe
+from gossip.directory import JobDirectory
+from gossip.locks import Probe
 from gossip.records import job_key
 from gossip.server import protocol
 from gossip.server.gate import Gate

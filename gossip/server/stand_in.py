@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from gossip import layout
-from gossip.directory import Probe, lock, map_file, unlock
+from gossip.directory import map_file
 from gossip.layout import Member, State, Words
+from gossip.locks import Probe, lock, unlock
 from gossip.publication import Publisher
 from gossip.server import protocol
 from gossip.server.frames import REPORTED, Frames

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from gossip import layout
-from gossip.directory import JobDirectory, lock, map_file, unlock, write_privately
+from gossip.directory import JobDirectory, map_file, write_privately
 from gossip.layout import Member, State, Words
+from gossip.locks import lock, unlock
 from gossip.transports.base import Transport
 from gossip.transports.view import View
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gossip import layout, open_files
-from gossip.directory import JobDirectory, Probe, map_file
+from gossip.directory import JobDirectory, map_file
 from gossip.fence import load as load_fence
 from gossip.layout import Member, Words
+from gossip.locks import Probe
 
 _log = logging.getLogger("gosgd")
 _SIDES = "sides"

@@ -14,6 +14,7 @@ from benchmarks import (
     accuracy,
     curves,
     exchange,
+    herd,
     regularizers,
     report,
     runs,
@@ -99,7 +100,7 @@ def test_stress_counts_torn_and_doubled_messages_of_members_that_are_killed(tmp_
     assert found["left in good order"] == 3
     assert "kills" in capsys.readouterr().out
     letter = Letter(Member(5, 77), Member(0, 3), 123_456)
-    assert stress.letter_of(stress.identity(letter)) == letter
+    assert herd.letter_of(herd.identity(letter)) == letter
 
 
 def test_accuracy_is_that_of_a_run_of_the_product(tmp_path, capsys):

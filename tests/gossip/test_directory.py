@@ -12,8 +12,9 @@ from support.locking import Holder
 from support.remote import in_process_of_its_own, process_state, reaped, until
 
 from gossip import directory
-from gossip.directory import JobDirectory, Probe, lock, map_file, remove_stale, root, unlock
+from gossip.directory import JobDirectory, map_file, remove_stale, root
 from gossip.layout import Member
+from gossip.locks import Probe, lock, unlock
 from gossip.transports.shared_memory import SharedMemory
 from gossip.transports.view import View
 

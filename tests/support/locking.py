@@ -6,7 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from gossip.directory import JobDirectory, Probe, lock
+from gossip.directory import JobDirectory
+from gossip.locks import Probe, lock
 
 
 class Holder:

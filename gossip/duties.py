@@ -24,7 +24,7 @@ Send = Callable[[Peer, int], object]
 """Pushes that many shares to a peer, with the weights."""
 
 
-class Attendance:
+class Duties:
     """One worker's look-out over its queue.
 
     Args:
