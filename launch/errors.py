@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 
 DONE, FAILED, MISTAKE = 0, 1, 2
 _LONGEST = 1000
+_OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of paths that were given wrong, or cannot be used by this user."""
 
 
 class RunFailedError(Exception):
     """A run that cannot go on, through no mistake in what was asked for; the message says why and where to look."""
+
+
+@contextlib.contextmanager
+def paths_are_given() -> Iterator[None]:
+    """Around work with paths that the user has given.
+
+    Raises:
+        ValueError: in place of what the system says of a path that cannot be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in _OF_PATHS:
+            raise
+        raise ValueError(
+            f"got {os.fsdecode(error.filename)}, which cannot be used ({error.strerror}); expected another path"
+        ) from error
 
 
 def say(error: BaseException | str) -> None:

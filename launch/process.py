@@ -1,4 +1,4 @@
-"""What a process does first, before torch is there: where it finds modules, and that it ends with its launcher.
+"""What a process does first, before torch is there: its encoding and streams, where it finds modules, how it ends.
 
 Imports nothing of this project before the end.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import io
+import locale
 import os
 import signal
 import sys
@@ -35,6 +37,28 @@ _ORPHAN_S = 5.0
 _IMPORT_S = 60.0
 _HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
 _imported = threading.Event()
+
+
+def speak_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding: a run's files are the same anywhere."""
+    encoding = locale.getpreferredencoding(False).lower().replace("-", "")
+    if encoding != "utf8" and os.environ.get("PYTHONUTF8") != "1":  # else asked for in vain, as by python -E
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def complete() -> None:
+    """Make up for what this process was started without."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # else files would take the numbers of closed streams
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any name
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody is told how a child has ended
 
 
 def prctl(option: int, argument: Any) -> None:

@@ -11,17 +11,22 @@ from pathlib import Path
 
 from launch.arguments import Parser, add_config, add_resume
 from launch.process import (
+    complete,
     end_with_the_supervisor,
     heed_signals,
     importing,
     leave,
     let_users_modules_be_found,
+    speak_utf8,
     tidy_up,
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be one worker. Returns the exit code: 0 done, 2 the user's mistake; any other failure is raised."""
+    if arguments is None:
+        speak_utf8()
+        complete()
     parser = Parser(prog="launch.train", description="One worker of a job, under torchrun.")
     add_config(parser)
     add_resume(parser)

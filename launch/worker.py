@@ -27,7 +27,7 @@ from gossip.open_files import TooManyFilesError
 from gossip.transports.view import View
 from launch.across import consider, propose
 from launch.arguments import NOT_RESUMED
-from launch.errors import DONE, FAILED, MISTAKE, say
+from launch.errors import DONE, FAILED, MISTAKE, paths_are_given, say
 from launch.plan import Plan, make_plan
 from launch.process import heed_signals
 from launch.progress import Progress, table
@@ -44,7 +44,8 @@ def work(config: str, overrides: Sequence[str], resume: str) -> int:
     """Find this worker's place and train. Returns the exit code; failures other than the user's mistakes are raised."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
-        job = Job.from_environment()
+        with paths_are_given():
+            job = Job.from_environment()
     except (ValueError, TimeoutError) as error:
         say(error)
         return MISTAKE
@@ -89,8 +90,9 @@ def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
     if resume == NOT_RESUMED and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
         resume = "auto"  # torchrun restarts all workers together
     try:
-        plan = make_plan(read(config, overrides, job.workers), resume)
-        plan.directory.prepare(plan.loaded, plan.workers)
+        with paths_are_given():
+            plan = make_plan(read(config, overrides, job.workers), resume)
+            plan.directory.prepare(plan.loaded, plan.workers)
         if job.hosts is not None and (objections := propose(job.hosts, plan)):
             raise ConfigError(objections[0])
     except ValueError as error:
