@@ -7,6 +7,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.remote import until
 from torch.distributed import HashStore
 
 from gossip.records import SECRET, Records, job_key, secret_file, sign, verify
@@ -61,7 +62,12 @@ def test_a_forged_record_is_ignored_and_logged_until_the_true_one_is_there(caplo
     store = HashStore()
     mine = Records(store, KEY)
     store.set("directory", b'forged\n"/evil"')
-    later = threading.Timer(0.2, mine.put, ["directory", "/dev/shm/mine"])
+
+    def put_once_the_forged_one_was_seen():
+        until(lambda: caplog.records)
+        mine.put("directory", "/dev/shm/mine")
+
+    later = threading.Thread(target=put_once_the_forged_one_was_seen)
     later.start()
     assert mine.get("directory", 30.0) == "/dev/shm/mine"
     later.join()
