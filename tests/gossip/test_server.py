@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import time
 from multiprocessing.connection import Client
@@ -96,13 +97,13 @@ def test_a_worker_with_another_model_is_told_so(job):
 def test_founders_wait_for_each_other_but_not_for_ever_and_say_so(caplog, monkeypatch):
     monkeypatch.setattr("gossip.server.waiting._COMPLAINT_S", 0.1)
     job = JobDirectory.create(2, 2)
-    running = Running(job, start_s=0.3)
+    began = time.monotonic()
+    running = Running(job, start_s=1.0)
     center = member(job)
     with caplog.at_level(logging.WARNING):
-        began = time.monotonic()
         assert center.join(torch.ones(D), [0], lambda: False)
-    assert 0.2 < time.monotonic() - began < 5
-    assert "worker 0: has waited 0 s for the other workers to come up" in caplog.text
+    assert 1.0 <= time.monotonic() - began < 20
+    assert re.search(r"worker 0: has waited \d+ s for the other workers to come up", caplog.text)
     assert "starts without workers [1], which have not come up" in caplog.text
     center.close()
     running.end()
