@@ -1,13 +1,13 @@
 """What methods with a central variable w~ must keep: their algebra against float64, and what becomes of w~."""
 
 import json
-import socket
 import time
 from functools import partial
 
 import numpy as np
 import pytest
 from support.far_workers import FarTeam
+from support.ports import free_port
 from support.remote import RemoteError, answers, ask_all, in_process_of_its_own, reaped, until
 from support.workers import Team, make_worker
 from torch import nn
@@ -236,13 +236,11 @@ def test_workers_say_within_seconds_that_the_server_is_gone(team, method):
 
 
 def test_a_program_without_a_launcher_starts_its_server_itself():
-    with socket.create_server(("localhost", 0)) as free:
-        port = str(free.getsockname()[1])
-    with reaped([]) as workers:
+    with free_port() as port, reaped([]) as workers:
         for rank in (0, 1):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
             make = partial(make_worker, "downpour", {"n_fetch": 1, "n_push": 1}, {"spread": 1.0})
-            workers.append(in_process_of_its_own(make, rank, MASTER_PORT=port, **place))
+            workers.append(in_process_of_its_own(make, rank, MASTER_PORT=str(port), **place))
         answers(workers)
         ask_all(workers, "start")
         start = workers[0].ask("central")

@@ -1,10 +1,12 @@
 """Which worker a process is: from torchrun's environment, a launcher's, one set by hand, or none."""
 
-import socket
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from support.remote import answers, ask_all, in_process_of_its_own, reaped, until
 from support.workers import Worker
 from torch.distributed import TCPStore
@@ -80,25 +82,31 @@ def test_a_worker_that_is_started_again_finds_its_own_exchange_among_those_of_a_
         directory.remove()
 
 
-def launched(workers: int) -> list[dict[str, str]]:
+@contextlib.contextmanager
+def launched(workers: int) -> Iterator[list[dict[str, str]]]:
     """The environment of each worker of a job that has no launcher of ours."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    ranks = map(str, range(workers))
-    return [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(workers), **where} for rank in ranks]
+    with free_port() as port:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        ranks = map(str, range(workers))
+        yield [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(workers), **where} for rank in ranks]
 
 
 def owns(process) -> bool:
     """Whether a process holds the lock of whoever made the directory of the only job there is."""
     (lock,) = root().glob(f"{PREFIX}*/owner.lock")
-    return any(link.exists() and link.samefile(lock) for link in Path(f"/proc/{process.pid}/fd").iterdir())
+
+    def leads_there(link: Path) -> bool:
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            return link.samefile(lock)
+        return False
+
+    return any(map(leads_there, Path(f"/proc/{process.pid}/fd").iterdir()))
 
 
 def test_who_made_the_directory_and_leaves_early_does_not_keep_it(environment):
     environment()
-    with reaped([]) as workers:
-        for rank, variables in enumerate(launched(2)):
+    with launched(2) as environments, reaped([]) as workers:
+        for rank, variables in enumerate(environments):
             workers.append(in_process_of_its_own(Worker, "gosgd", rank, {"rho": 0.5}, **variables))
         answers(workers)
         ask_all(workers, "start")
@@ -117,8 +125,8 @@ def test_workers_that_come_late_meet_without_a_launcher(environment, method):
     """As under srun or mpirun: rank 0 itself serves the store, and must not take it away before the last has come."""
     environment()
     options = {"rho": 0.5} if method == "gosgd" else {"tau": 2}
-    with reaped([]) as workers:
-        for rank, variables in enumerate(launched(3)):
+    with launched(3) as environments, reaped([]) as workers:
+        for rank, variables in enumerate(environments):
             workers.append(in_process_of_its_own(Worker, method, rank, options, **variables))
             time.sleep(0.4)
         answers(workers)
