@@ -1,12 +1,14 @@
 """What a member keeps of its connection to one on another host that stands still, dies or comes back."""
 
+import contextlib
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from support.hosts import why_no_nixl
-from support.remote import until
+from support.remote import PATIENCE_S, until
 from support.two_hosts import D, announce, meet, shown, two_hosts, vector
 
 from gossip.layout import Member
@@ -25,8 +27,11 @@ def hosts(monkeypatch):
 
 
 def sockets():
-    links = Path("/proc/self/fd").iterdir()
-    return sum(link.is_symlink() and str(link.readlink()).startswith("socket:") for link in links)
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found += str(link.readlink()).startswith("socket:")
+    return found
 
 
 class Still:
@@ -36,8 +41,14 @@ class Still:
         self._courier = member._courier
 
     def __enter__(self):
-        self._courier._turn = lambda now: time.sleep(0.02)
-        time.sleep(0.1)
+        stands = threading.Event()
+
+        def turn(now):
+            stands.set()
+            time.sleep(0.02)
+
+        self._courier._turn = turn
+        assert stands.wait(PATIENCE_S)
 
     def __exit__(self, *reason):
         del self._courier._turn
@@ -50,8 +61,8 @@ def test_what_is_being_read_of_who_stands_still_keeps_its_place_until_it_has_com
     meet(here, there)
     with Still(here):
         announce(there, here, 3.0)
-        until(lambda: not there._link(here.me).urgent)
-        time.sleep(0.1)
+        announced = time.monotonic()
+        until(lambda: there._link(here.me).told_at > announced)
         still = Still(there)
         still.__enter__()
     link = here._link(there.me)
@@ -64,7 +75,7 @@ def test_what_is_being_read_of_who_stands_still_keeps_its_place_until_it_has_com
     still.__exit__()
     until(lambda: shown(there, here))
     assert vector(there, here).tolist() == [3.0] * D
-    assert here.reachable(there.me)
+    until(lambda: here.reachable(there.me))
 
 
 def test_what_a_member_says_of_itself_holds_though_the_store_tells_of_its_start_later(hosts):
@@ -135,12 +146,12 @@ def test_what_a_worker_shows_is_read_where_what_its_predecessor_showed_was(hosts
 
 
 def test_who_leaves_waits_no_longer_than_until_it_was_heard(hosts, monkeypatch):
-    monkeypatch.setattr("gossip.transports.courier._FAREWELL_S", 9.0)
+    monkeypatch.setattr("gossip.transports.courier._FAREWELL_S", 50.0)
     here, there = hosts(0), hosts(1)
     meet(here, there)
     began = time.monotonic()
     here.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9
     until(lambda: there.dead(here.me))
 
 
@@ -150,4 +161,4 @@ def test_a_member_that_never_appeared_leaves_no_agent(hosts):
     there = hosts(1)
     assert sockets() > before
     there.close()
-    assert sockets() <= before
+    until(lambda: sockets() <= before)

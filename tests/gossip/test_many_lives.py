@@ -38,8 +38,12 @@ def enter(directory, seat):
 
 def open_files(pid, directory):
     """How many of a job's files a process has open."""
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    return sum(link.exists() and link.readlink().is_relative_to(directory.path) for link in links)
+
+    def of_the_job(link):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            return link.readlink().is_relative_to(directory.path) and link.exists()
+
+    return sum(map(bool, map(of_the_job, Path(f"/proc/{pid}/fd").iterdir())))
 
 
 def test_the_dead_keep_no_file_open():
