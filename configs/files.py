@@ -16,6 +16,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a temporary file beside `path`, flush it to disk, and rename it into place.
 
     A crash or a full disk leaves the earlier file as it was; the temporary one is removed.
+
+    Raises:
+        OSError: the disk refused it; its file name is that of `path` where the system gives none.
     """
     private_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -27,9 +30,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
         _flush_names(path.parent)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(draft)):
+            error.filename = str(path)
         raise
 
 

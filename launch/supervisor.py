@@ -31,6 +31,7 @@ _POLL_S = 0.05
 _SILENT_S = 5.0
 _FAILURE_S = 10.0
 _LAST_LINES = 12
+_LITTLE = 2**20  # bytes, beside those of a model, that a run without checkpoints writes
 _BEGUN_S = 60.0  # what a job may lose that has no checkpoint yet
 
 
@@ -278,7 +279,9 @@ class Supervisor:
         assert seat.logs is not None
         for line in seat.output()[-_LAST_LINES:]:
             self._progress.say(f"{seat.name} | {line}")
-        return RunFailedError(f"{seat.name} {cause(code)}; {why}; its log: {seat.logs.stderr}")
+        free, needed = self.plan.directory.room(), 4 * self.plan.parameters + _LITTLE
+        full = f"; {free:,} bytes are free on the disk of {self.plan.directory.path}" if free < needed else ""
+        return RunFailedError(f"{seat.name} {cause(code)}; {why}; its log: {seat.logs.stderr}{full}")
 
     def _event(self, event: str, seat: Seat, **figures: int) -> None:
         who = {"server": 0} if seat.rank is None else {"worker": seat.rank}

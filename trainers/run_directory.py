@@ -16,6 +16,8 @@ final/model.safetensors  final/summary.json      the consensus model
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +25,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,8 +92,36 @@ class RunDirectory:
         """Make the directory and write down what was asked for and the environment.
 
         Raises:
-            ValueError: another job is running in it.
+            ValueError: another job is running in it, or the disk is full; then a directory made just now is removed.
         """
+        made = not self.path.exists()
+        try:
+            with self._writing():
+                self._write_down(loaded, workers)
+        except BaseException:
+            if made and self._lock is not None:  # else it is another job's
+                shutil.rmtree(self.path, ignore_errors=True)
+            self.let_go()
+            raise
+
+    def room(self) -> int:
+        """Bytes that are free on the directory's disk."""
+        state = os.statvfs(self.path)
+        return state.f_bavail * state.f_frsize
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ValueError(
+                f"run.dir: got {self.path}, where nothing can be written ({error.strerror}); make room there, or choose"
+                " another directory (run.dir=...)"
+            ) from None
+
+    def _write_down(self, loaded: Loaded[Any], workers: int) -> None:
         private_folder(self.path)
         self._hold()
         self._outwait()
@@ -147,9 +178,14 @@ class RunDirectory:
             self._lock = None
 
     def announce(self, job: JobDirectory) -> None:
-        """Write down where the workers meet, for those who join later; only this user can read it."""
+        """Write down where the workers meet, for those who join later; only this user can read it.
+
+        Raises:
+            ValueError: the disk is full.
+        """
         about = json.dumps({"job": str(job.path), "folder": str(Path.cwd())})
-        write_atomically(self._job, lambda draft: draft.write_text(about + "\n"))
+        with self._writing():
+            write_atomically(self._job, lambda draft: draft.write_text(about + "\n"))
 
     def forget(self, job: JobDirectory) -> None:
         """Remove what `announce` wrote, once the job's directory is gone."""

@@ -1,16 +1,15 @@
 """Every kind of bad input: exit code 2, one or two lines that help, nothing written, nothing started."""
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 from launching import CONFIG, OWN, environment, jobs, processes
 from support.commands import main
+from support.disks import disk
 
 from launch.errors import said, say
 
@@ -117,18 +116,17 @@ def test_a_mistake_on_the_command_line_is_named(job, capsys, arguments, expected
 
 
 def test_shared_memory_that_is_too_small_is_refused_with_the_bytes_needed(job, capsys, monkeypatch):
-    with tempfile.TemporaryDirectory() as folder:
-        mounted = shutil.which("mount") and subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False, timeout=10
-        )
-        if not mounted or mounted.returncode:
-            pytest.skip("mounting a small file system takes root")
-        try:
-            monkeypatch.setenv("GOSGD_SHM_DIR", folder)
-            err = refuse(job, capsys, "small.yaml")
-        finally:
-            subprocess.run(["umount", folder], check=True, timeout=10)
+    with disk(64) as folder:
+        monkeypatch.setenv("GOSGD_SHM_DIR", str(folder))
+        err = refuse(job, capsys, "small.yaml")
     assert re.search(rf"shared memory: got 65,536 bytes free in {folder}, expected [\d,]+ bytes; enlarge it", err)
+
+
+def test_a_disk_that_is_full_is_refused_and_nothing_stays_there(job, capsys):
+    with disk(8) as folder:
+        err = refuse(job, capsys, "small.yaml", f"run.dir={folder}/run")
+        assert list(folder.iterdir()) == []
+    assert err.startswith(f"gosgd: run.dir: got {folder}/run, where nothing can be written (No space left on device); ")
 
 
 def test_shared_memory_that_is_not_there_is_refused(job, capsys, monkeypatch):

@@ -20,9 +20,9 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_draft(tmp_path):
 
     def fail(draft):
         draft.write_text("tw")
-        raise OSError("disk")
+        raise OSError(errno.ENOSPC, "disk")
 
-    with pytest.raises(OSError, match="disk"):
+    with pytest.raises(OSError, match=f"disk: '{path}'"):
         write_atomically(path, fail)
     assert path.read_text() == "one"
     assert [one.name for one in tmp_path.iterdir()] == ["summary.json"]
