@@ -149,7 +149,7 @@ class Worker:
 
     def attend(self) -> None:
         """Read the mail without a step."""
-        self.exchange._attendance.attend()
+        self.exchange._duties.attend()
 
     def published(self) -> list[tuple[int, int, np.ndarray]]:
         """(seat, step, weights) of everybody's newest snapshot."""
