@@ -81,7 +81,10 @@ class Seat:
         start = Start(f"gosgd-{name}", module, command, environment, self.logs.stdout, self.logs.stderr)
         self.pid = self._nursery.start(start)
         with contextlib.suppress(OSError):  # a full disk ends no job
-            directory.pid(self.rank).write_text(f"{self.pid}\n")
+            path = directory.pid(self.rank)
+            draft = path.with_name(".pid")
+            draft.write_text(f"{self.pid}\n")
+            draft.replace(path)  # a script that waits for the file finds it whole
 
     def poll(self) -> int | None:
         """The exit code once the process has ended, negative for a signal; loader processes it left are ended too."""
