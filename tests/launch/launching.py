@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from support.commands import Command, environment
+from support.remote import process_state
 
 from gossip import layout
 from gossip.directory import PREFIX, JobDirectory, root
@@ -36,7 +37,7 @@ run: {workers: 2, log_every: 10, eval_every: 20, tensorboard: false}
 
 PARTS = '''\
 """A data set and models of the user's own; batches come slowly while a file called `slowly` lies in the folder, and
-not at all while one called `stuck` does."""
+not at all while one called `stuck` does; a worker for which none comes says so in a file."""
 
 import os
 import time
@@ -62,6 +63,7 @@ class Points(Dataset):
         if (HERE / "slowly").exists():
             time.sleep(0.02)
         while (HERE / "stuck").exists():
+            (HERE / f"stuck-{os.environ['RANK']}").touch()
             time.sleep(0.1)
         return [(self.x[index], self.targets[index]) for index in indices]
 
@@ -102,6 +104,10 @@ exchange: {method: gosgd, rho: 0.5}
 train: {steps: 2000}
 run: {workers: 2, log_every: 10, eval_every: 200, tensorboard: false}
 """
+
+
+FRESHLY = ("env",)
+"""What `gosgd` is started under for its interpreter to be fresh, and its nursery to take a second to import torch."""
 
 
 @contextlib.contextmanager
@@ -148,6 +154,12 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
         running.result()
 
 
+def stick(folder: Path, workers: int = 2) -> None:
+    """Let no batch of `PARTS` come any more, and wait until every worker waits for one: none of them ends its step."""
+    (folder / "stuck").touch()
+    until(lambda: all((folder / f"stuck-{rank}").exists() for rank in range(workers)))
+
+
 def processes(folder: Path) -> list[int]:
     """Ids of the processes that work in `folder` or whose command line names something in it, but for this one."""
     found = []
@@ -162,20 +174,15 @@ def processes(folder: Path) -> list[int]:
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    """Kill processes, and wait until they have let go of everything, locks included."""
+    """Kill processes as if at once, and wait until they have let go of everything, locks included."""
     pids = list(pids)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(map(_in_life, pids)))
-
-
-def _in_life(pid: int) -> bool:
+    # While one is killed after the other, a launcher would start the first again, and a worker tidy up after it.
     # A dying process loses its command line first, its files later; it is a zombie only after both.
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    for number, states in ((signal.SIGSTOP, "TtZ"), (signal.SIGKILL, "Z")):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        until(lambda states=states: all(process_state(pid) in states for pid in pids))
 
 
 def jobs() -> list[Path]:
@@ -206,6 +213,20 @@ def signal_is(pid: int, state: str, number: int) -> bool:
     """Whether a process has a handler for a signal (SigCgt), blocks it (SigBlk) or ignores it (SigIgn)."""
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(status[state], 16) >> (number - 1) & 1)
+
+
+def stop_the_nursery(folder: Path) -> None:
+    """Stop the nursery of a job that is started `FRESHLY`, so that it does not become ready."""
+    os.kill(until(lambda: named(folder).get("gosgd-nursery")), signal.SIGSTOP)
+
+
+def named(folder: Path) -> dict[str, int]:
+    """What the kernel calls the processes of a job."""
+    found = {}
+    for pid in processes(folder):
+        with contextlib.suppress(OSError):
+            found[Path(f"/proc/{pid}/comm").read_text().strip()] = pid
+    return found
 
 
 def pid_of(folder: Path, rank: int) -> int:

@@ -46,6 +46,8 @@ def test_all_workers_of_a_collective_job_are_restarted_together_from_their_newes
     assert int(said[1]) >= 20
     assert gone_on_from(job, "worker-*/attempt-1/stderr.log") == [int(said[1])] * 2
     events = [(event["event"], event["worker"], event["attempt"]) for event in lines(job / "run" / "events.jsonl")]
+    if ("failure", 0, 0) in events:  # for want of the other, before the launcher had looked at either
+        events.remove(("failure", 0, 0))
     assert events == [("failure", 1, 0), ("restart_all", 1, 0), ("restart", 0, 1), ("restart", 1, 1)]
     in_order(job)
 
