@@ -8,6 +8,11 @@ import resource
 from collections.abc import Iterator
 
 _MOST = 65536
+_OWN = 24
+"""A worker's own: streams, logs, metrics, what the job's directory holds of it, and what it reads its samples from."""
+_OF_EACH = 3
+"""Of each other worker's, beside slots: control words, lock and publication."""
+_REMEDY = "raise the hard limit (ulimit -Hn, docker run --ulimit nofile=65536) or use fewer workers"
 _USED_UP = (errno.EMFILE, errno.ENFILE)
 
 
@@ -25,6 +30,25 @@ def allow() -> None:
     if here != resource.RLIM_INFINITY and here < wanted:
         with contextlib.suppress(ValueError, OSError):  # the system allows less than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def check(workers: int, slots: int) -> None:
+    """Refuse more workers on this host than one of them can have the files of open.
+
+    Args:
+        workers: on this host.
+        slots: of a worker.
+
+    Raises:
+        ValueError: the hard limit of open files is too low; what is under it can be raised, see `allow`.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    needed = _OWN + slots + (workers - 1) * (_OF_EACH + slots)
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise ValueError(
+            f"got a hard limit of {most:,} open files for a process, expected {needed:,} or more for {workers} workers;"
+            f" {_REMEDY}"
+        )
 
 
 def used_up(error: Exception) -> bool:
@@ -46,7 +70,7 @@ def counted() -> Iterator[None]:
             most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             text = (
                 f"got all {most:,} files open that this process may have, expected room for those of every worker;"
-                " raise the hard limit (ulimit -Hn, docker run --ulimit nofile=65536) or use fewer workers"
+                f" {_REMEDY}"
             )
             raise TooManyFilesError(error.errno, text) from None
         raise

@@ -89,7 +89,8 @@ def plan_to_join(folder: str, workers: int, detached: bool) -> tuple[Plan, Joini
     if running.folder.is_dir():
         os.chdir(running.folder)
     loaded = read(str(RunDirectory(path).resolved), [])
-    plan = make_plan(loaded, str(path), workers=workers, detached=detached)
+    there = len(running.job.taken()) + workers
+    plan = make_plan(loaded, str(path), workers=workers, detached=detached, here=there)
     method = loaded.config.exchange.method
     if not plan.method.rejoins:
         together = "step together" if plan.method.collective else "do not exchange while they train"

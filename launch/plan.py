@@ -10,7 +10,7 @@ import torch
 
 import gossip
 from configs import Custom, Loaded
-from gossip import layout
+from gossip import layout, open_files
 from gossip.directory import no_room, remove_stale, root
 from gossip.flat import Flat
 from gossip.methods import Exchange
@@ -78,17 +78,20 @@ class Plan:
         )
 
 
-def make_plan(loaded: Loaded[Run], resume: str, workers: int | None = None, detached: bool = False) -> Plan:
+def make_plan(
+    loaded: Loaded[Run], resume: str, workers: int | None = None, detached: bool = False, here: int | None = None
+) -> Plan:
     """Check a job by building what its workers will build.
 
     Args:
         resume: `never`, `auto`, or the directory of an earlier run.
         workers: how many are to be started; those the job is founded with by default.
         detached: see Plan.
+        here: how many there will be on this host, if not those the job is founded with.
 
     Raises:
         ValueError: data that cannot be read, a model that does not fit it, options that are out of range, shared
-            memory that is too small, or a run directory that is taken.
+            memory that is too small, too few files that may be open, or a run directory that is taken.
     """
     run = loaded.config
     directory = RunDirectory(run_folder(run, resume))
@@ -122,8 +125,10 @@ def make_plan(loaded: Loaded[Run], resume: str, workers: int | None = None, deta
     vector = flat.dimension * flat.vector.element_size()
     serving = exchange.serving
     parts = {None: 0, "process": 1, "sharded": run.run.workers}[serving]
-    needed = shared_memory(workers or run.run.workers, seats, vector, getattr(exchange, "slots", 0), parts)
+    slots = getattr(exchange, "slots", 0)
+    needed = shared_memory(workers or run.run.workers, seats, vector, slots, parts)
     _check_room(needed)
+    open_files.check(here or run.run.workers, slots)
     if serving:
         check_address(root(), run.run.workers)
     samples = batches.batch_size * run.train.grad_accum_steps

@@ -91,7 +91,7 @@ def _lead(job: Job, config: str, overrides: Sequence[str], resume: str) -> int:
         resume = "auto"  # torchrun restarts all workers together
     try:
         with paths_are_given():
-            plan = make_plan(read(config, overrides, job.workers), resume)
+            plan = make_plan(read(config, overrides, job.workers), resume, here=len(job.here))
             plan.directory.prepare(plan.loaded, plan.workers)
         if job.hosts is not None and (objections := propose(job.hosts, plan)):
             raise ConfigError(objections[0])

@@ -14,6 +14,7 @@ from gossip import layout
 from gossip.directory import JobDirectory
 from gossip.layout import Member, State
 from gossip.mass import TOTAL
+from gossip.open_files import check
 from gossip.outbox import Outbox
 from gossip.transports.shared_memory import SharedMemory
 from gossip.transports.view import View
@@ -176,6 +177,11 @@ class Cramped:
             assert not member.dead(Member(1, 0))
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
+    def foresee(self, most: int, workers: int) -> None:
+        """Whether so many files are enough for so many workers of four slots."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        check(workers, slots=4)
+
 
 def test_a_member_opens_more_files_than_processes_usually_may(directory):
     there, hard = enter(directory, 1), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -192,5 +198,8 @@ def test_where_it_must_not_that_is_said(directory):
     process.answer()
     with pytest.raises(RemoteError, match=r"files open that this process may have.*raise the hard limit \(ulimit -Hn"):
         process.ask("fill", 0)
+    process.ask("foresee", 49, 4)
+    with pytest.raises(RemoteError, match=r"got a hard limit of 49 open files .*, expected 56 or more for 5 workers"):
+        process.ask("foresee", 49, 5)
     process.end()
     there.close()
