@@ -198,8 +198,14 @@ def test_where_it_must_not_that_is_said(directory):
     process.answer()
     with pytest.raises(RemoteError, match=r"files open that this process may have.*raise the hard limit \(ulimit -Hn"):
         process.ask("fill", 0)
+    process.end()
+    there.close()
+
+
+def test_a_limit_that_is_too_low_for_the_workers_of_a_host_is_foreseen(directory):
+    process = in_process_of_its_own(Cramped, str(directory.path), 2, None)
+    process.answer()
     process.ask("foresee", 49, 4)
     with pytest.raises(RemoteError, match=r"got a hard limit of 49 open files .*, expected 56 or more for 5 workers"):
         process.ask("foresee", 49, 5)
     process.end()
-    there.close()
