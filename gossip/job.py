@@ -9,8 +9,10 @@ torchrun's store, which is used for that one signed address and never again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,10 +25,13 @@ from torch.distributed.rendezvous import rendezvous
 from gossip.accelerators import has_its_own, own_device
 from gossip.directory import JobDirectory
 from gossip.hosts import Hosts, agree, interface
-from gossip.records import job_key
+from gossip.records import SECRET, job_key
 
 JOB = "GOSGD_JOB"
 """Environment variable with the job directory's path, set by the launcher for its workers."""
+
+_log = logging.getLogger("gosgd")
+_SILENT_S = 10.0
 
 _stores: list[Store] = []
 """One for each exchange built; kept, because where no launcher serves the store, rank 0's object does."""
@@ -61,7 +66,8 @@ class Job:
         """The job that the launcher, torchrun, or nobody (one worker) started this process for.
 
         Raises:
-            ValueError: the environment is incomplete.
+            ValueError: the environment is incomplete, or the workers cannot meet where it says.
+            TimeoutError: some of them have not come.
         """
         rank, workers = _integer("RANK", 0), _integer("WORLD_SIZE", 1)
         joined = JOB in os.environ and rank >= workers > 0  # it has a seat above those the job was started with
@@ -148,6 +154,35 @@ def _agree(rank: int, workers: int) -> tuple[JobDirectory, Hosts]:
             " sets; start the program with torchrun --nproc-per-node=N"
         )
     key = job_key()
-    shared, _, _ = next(iter(rendezvous("env://", rank, workers)))
-    _stores.append(shared)
-    return agree(shared, key, _attempt(), rank, workers)
+    with _heard_of_when_late(rank, workers):
+        try:
+            shared, _, _ = next(iter(rendezvous("env://", rank, workers)))
+        except dist.DistError as error:
+            why = str(error).partition("\n")[0]
+            raise ValueError(
+                f"got MASTER_ADDR and MASTER_PORT {_where()}, where the workers cannot meet ({why})"
+            ) from None
+        _stores.append(shared)
+        return agree(shared, key, _attempt(), rank, workers)
+
+
+def _where() -> str:
+    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+
+
+@contextlib.contextmanager
+def _heard_of_when_late(rank: int, workers: int) -> Iterator[None]:
+    """Say what this worker waits for, once it has done so for a while."""
+    # Else the store is torchrun's, and outlives worker 0.
+    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    text = f"worker {rank}: waiting at {_where()} for the others of {workers} workers, expected all to be started with"
+    text += f" the same WORLD_SIZE, MASTER_ADDR, MASTER_PORT and {SECRET}"
+    if serves:
+        text += "; to a job that is running worker 0 cannot come back alone: end its others, and start all anew"
+    timer = threading.Timer(_SILENT_S, _log.warning, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

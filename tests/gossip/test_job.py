@@ -1,6 +1,7 @@
 """Which worker a process is: from torchrun's environment, a launcher's, one set by hand, or none."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from support.remote import answers, ask_all, in_process_of_its_own, reaped, unti
 from support.workers import Worker
 from torch.distributed import TCPStore
 
+from gossip import job
 from gossip.directory import PREFIX, JobDirectory, root
 from gossip.hosts import Hosts, agree
 from gossip.job import JOB, Job
@@ -132,3 +134,24 @@ def test_workers_that_come_late_meet_without_a_launcher(environment, method):
         answers(workers)
         assert ask_all(workers, "steps", 10, 0.01) == [10] * 3
         assert sorted(ask_all(workers, "close")) == [False, False, True]
+
+
+def impatient(log: str, *arguments: object) -> Worker:
+    """A worker that soon writes to `log` what it waits for."""
+    job._SILENT_S = 0.05
+    logging.getLogger("gosgd").addHandler(logging.FileHandler(log))
+    return Worker(*arguments)
+
+
+def test_a_worker_that_waits_for_others_at_the_start_says_so(environment, tmp_path):
+    environment()
+    log = tmp_path / "log"
+    with launched(2) as (first, second), reaped([]) as workers:
+        workers.append(in_process_of_its_own(impatient, str(log), "gosgd", 0, {"rho": 0.5}, **first))
+        until(lambda: log.exists() and log.read_text().endswith("\n"))
+        workers.append(in_process_of_its_own(Worker, "gosgd", 1, {"rho": 0.5}, **second))
+        answers(workers)
+        ask_all(workers, "close")
+    said = log.read_text()
+    assert said.startswith(f"worker 0: waiting at 127.0.0.1:{first['MASTER_PORT']} for the others of 2 workers")
+    assert "worker 0 cannot come back alone: end its others, and start all anew" in said
