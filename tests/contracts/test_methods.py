@@ -244,7 +244,8 @@ def test_gossip_starts_without_a_founder_that_does_not_come_and_takes_it_in_when
 def test_gossip_counts_what_it_did(team):
     job = team("gosgd", 2)
     job.ask("start")
-    job.ask("steps", 60, 0.01, 0.001)
+    for _ in range(20):  # nobody is ahead of the other by more than three steps, whoever has a processor
+        job.ask("steps", 3, 0.01, 0.001)
     for stats in job.ask("stats"):
         assert stats["sent"] > 5
         assert stats["received"] > 5

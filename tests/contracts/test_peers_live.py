@@ -1,7 +1,5 @@
 """Choosers at work among real processes."""
 
-import time
-
 import pytest
 from support.remote import RemoteError
 
@@ -11,7 +9,8 @@ pytestmark = pytest.mark.timeout(60)
 def test_adaptive_gossip_keeps_its_rate_and_everybody_hears_of_it(team):
     job = team("gosgd", 4, {"rho": 0.2, "peers": "adaptive"})
     job.ask("start")
-    job.ask("steps", 300, 0.01, 0.001)
+    for _ in range(60):  # nobody is ahead of the others by more than five steps, whoever has a processor
+        job.ask("steps", 5, 0.01, 0.001)
     stats = job.ask("stats")
     assert 0.15 < sum(one["sent"] for one in stats) / 1200 < 0.22
     assert min(one["received"] for one in stats) > 0.5 * max(one["received"] for one in stats)
@@ -33,9 +32,6 @@ def test_mail_that_is_unread_is_expected(team):
     sender.ask("attend")
     assert not other.ask("expects", 2)
     assert sender.ask("stats")["sent"] == 1
-    deadline = time.monotonic() + 5
-    while not all(worker.ask("stats")["received"] for worker in (sender, receiver)) and time.monotonic() < deadline:
-        job.ask("steps", 1, 0.0)
     job.ask("close")
 
 
@@ -43,7 +39,8 @@ def test_an_own_chooser_decides(team):
     job = team("gosgd", 3, {"rho": 1.0, "peers": "support.choosing:last"})
     job.ask("start")
     for _ in range(20):
-        job.ask("steps", 1, 0.0)
+        for worker in job.workers:
+            worker.ask("steps", 1, 0.0)
     received = [one["received"] for one in job.ask("stats")]
     assert received[0] == 0
     assert received[2] > 20, "from both others"
@@ -58,7 +55,8 @@ def test_the_rate_may_be_changed_while_training(team, peers):
     job.ask("steps", 50, 0.0)
     assert [one["sent"] for one in job.ask("stats")] == [0, 0]
     job.ask("change_rate", 0.5)
-    job.ask("steps", 200, 0.0, 0.0005)
+    for _ in range(100):
+        job.ask("steps", 2, 0.0, 0.0005)
     assert min(one["sent"] for one in job.ask("stats")) > 40
     with pytest.raises(RemoteError, match="rho: got 2"):
         job.workers[0].ask("change_rate", 2.0)
