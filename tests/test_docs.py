@@ -7,12 +7,12 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from torch import nn
 
 import gossip
@@ -151,12 +151,12 @@ def run(words):
             assert "consensus of 2 workers" in done.stdout, done.stderr
             return done.returncode
         case ["for", *_]:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                script = " ".join(words).replace("29500", str(free.getsockname()[1]))
             path = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-            done = subprocess.run(
-                ["sh", "-c", script], env=os.environ | path, capture_output=True, text=True, timeout=150
-            )
+            with free_port() as port:
+                script = " ".join(words).replace("29500", str(port))
+                done = subprocess.run(
+                    ["sh", "-c", script], env=os.environ | path, capture_output=True, text=True, timeout=150
+                )
             assert "consensus of 2 workers" in done.stdout, done.stderr
             return done.returncode
     raise AssertionError(f"no way to run {shlex.join(words)}: add it to NOT_HERE with the reason, or here")

@@ -1,7 +1,7 @@
 """Every kind of bad input: exit code 2, one or two lines that help, nothing written, nothing started."""
 
+import contextlib
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 from launching import CONFIG, OWN, environment, jobs, processes
 from support.commands import main
 from support.disks import disk
+from support.ports import free_port
 
 from launch.errors import said, say
 
@@ -160,11 +161,12 @@ def test_under_torchrun_rank_0_says_it_once_and_every_rank_ends_with_code_2_what
             encoding="utf-8",
         )
 
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
-    ranks = [start(rank) for rank in range(2)]
-    said_by = [process.communicate(timeout=50)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [2, 2]
+    with free_port() as port, contextlib.ExitStack() as ends:
+        ranks = [ends.enter_context(start(rank)) for rank in range(2)]
+        for process in ranks:
+            ends.callback(process.kill)
+        said_by = [process.communicate(timeout=50)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2], said_by
     assert said_by[0] == f"gosgd: got {name}, which cannot be used (File name too long); expected another path\n"
     assert said_by[1] == ""
     assert jobs() == []

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import socketserver
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 import torch
 from launching import environment, kill_all, processes, until
 from support.hosts import Union, why_no_network, why_no_nixl
+from support.ports import free_port
 from support.reading import lines
 
 from benchmarks.networks import network, why_none
@@ -76,12 +76,6 @@ def digits():
 '''
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Cluster:
     """torchrun on every host, one worker each.
 
@@ -95,7 +89,8 @@ class Cluster:
         self.job, self.net = job, net
         self.rooms = [Path(tempfile.mkdtemp(prefix="host-", dir=root())) for _ in range(hosts)]
         self.address = net.addresses[0] if net else "127.0.0.1"
-        self.port = free_port()
+        self.held = contextlib.ExitStack()
+        self.port = self.held.enter_context(free_port())
         self.running = {}
 
     def start(self, host, *arguments, timeout_s=60, **variables):
@@ -150,6 +145,7 @@ class Cluster:
             self.kill(host)
         for room in self.rooms:
             subprocess.run(["rm", "-rf", str(room)], check=True)
+        self.held.close()
 
 
 @pytest.fixture
@@ -374,12 +370,16 @@ def test_hosts_that_do_not_fit_together_refuse_to_start(job, cluster, changes, v
         assert "Traceback (most recent call last):\n" not in hosts.errors(host).partition("gosgd: ")[0]
 
 
-class Other(socketserver.BaseRequestHandler):
-    """Something else that listens on the port of torchrun."""
-
+class Question(socketserver.BaseRequestHandler):
     def handle(self):
         self.request.recv(100)
         self.request.sendall(b"what?")
+
+
+class Other(socketserver.ThreadingTCPServer):
+    """Something else that listens on the port of torchrun."""
+
+    allow_reuse_address = True
 
 
 def test_a_first_host_that_is_not_there_or_has_no_free_port_ends_every_host(job, cluster):
@@ -387,7 +387,7 @@ def test_a_first_host_that_is_not_there_or_has_no_free_port_ends_every_host(job,
     hosts.start(1, "small.yaml", timeout_s=2)
     assert hosts.ended(60) == [1]
     assert f"timed out after 2000ms while trying to connect to (127.0.0.1, {hosts.port})" in hosts.errors(1)
-    with socketserver.ThreadingTCPServer(("", hosts.port), Other) as other:
+    with Other(("", hosts.port), Question) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         for host in range(2):
             hosts.start(host, "small.yaml", timeout_s=2)
