@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, create_model
 from typing_extensions import Self
@@ -31,6 +31,9 @@ class Config(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="constants"
     )
 
+    wording: ClassVar[Callable[[ValidationError, type[Config]], str]]
+    """What is wrong with options, in a sentence: configs.problems, which stands on this module, puts it here."""
+
     @classmethod
     def of(cls, **options: Any) -> Self:
         """Options given as keyword arguments in somebody's own program.
@@ -41,10 +44,7 @@ class Config(BaseModel):
         try:
             return cls(**options)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            known = suggestion(where, cls.model_fields) if first["type"] == "extra_forbidden" else ""
-            raise ValueError(f"{where}: got {first['input']!r}; {first['msg']}{known}") from None
+            raise ValueError(cls.wording(error, cls)) from None
 
 
 class Custom(BaseModel):

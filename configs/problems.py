@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from configs.base import Config, Custom, Registry, suggestion
-from configs.errors import ConfigError, Document, KeyPath, describe, dotted
+from configs.errors import ConfigError, Document, KeyPath, describe, dotted, one_line
 
 MISSING = "got nothing"
 
@@ -55,6 +55,9 @@ class _Problem(NamedTuple):
     def sentence(self) -> str:
         return f"{self.text}, expected {self.expected}{self.hint}" if self.expected else self.text
 
+    def whole(self) -> str:
+        return f"{dotted(self.path)}: {self.sentence()}" if self.path else self.sentence()
+
 
 class _Spot(NamedTuple):
     """A place in the schema: its key path, without the names pydantic gives to members of unions, and what it holds."""
@@ -66,6 +69,22 @@ class _Spot(NamedTuple):
 
 def explain(error: ValidationError, schema: type[Config], document: Document) -> ConfigError:
     """The `ConfigError` of a refused document, its problems in the order of the file's lines."""
+    lines = []
+    for problem in _problems(error, schema):
+        place = document.place(problem.path)
+        lines.append((place.line, f"{place.label}: {problem.whole()}"))
+    return ConfigError(*(line for _, line in sorted(lines, key=lambda entry: entry[0])))
+
+
+def first(error: ValidationError, schema: type[Config]) -> str:
+    """What is first found wrong with options that come from no document."""
+    return one_line(_problems(error, schema)[0].whole())
+
+
+Config.wording = staticmethod(first)
+
+
+def _problems(error: ValidationError, schema: type[Config]) -> list[_Problem]:
     found: dict[KeyPath, _Problem] = {}
     for details in error.errors(include_url=False):
         problem = _problem(details, schema)
@@ -76,14 +95,12 @@ def explain(error: ValidationError, schema: type[Config], document: Document) ->
         found[problem.path] = problem
     # A required key that is merely misspelt would otherwise be reported twice.
     misspelt = {(path[:-1], problem.hint) for path, problem in found.items() if problem.hint}
-    lines = []
-    for path, problem in found.items():
+
+    def told_already(path: KeyPath, problem: _Problem) -> bool:
         name = str(path[-1]) if path else ""
-        if problem.text == MISSING and (path[:-1], suggestion(name, [name])) in misspelt:
-            continue
-        place = document.place(path)
-        lines.append((place.line, ": ".join([place.label, *([dotted(path)] if path else []), problem.sentence()])))
-    return ConfigError(*(line for _, line in sorted(lines, key=lambda entry: entry[0])))
+        return problem.text == MISSING and (path[:-1], suggestion(name, [name])) in misspelt
+
+    return [problem for path, problem in found.items() if not told_already(path, problem)]
 
 
 def _problem(details: Mapping[str, Any], schema: type[Config]) -> _Problem:

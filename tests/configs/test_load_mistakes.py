@@ -1,7 +1,9 @@
 """The exact sentence for every kind of mistake in a file or an override."""
 
+from typing import Any
+
 import pytest
-from loader_schema import GOOD
+from loader_schema import GOOD, GossipConfig
 from loading import FIELDS, mistake
 
 pytestmark = [pytest.mark.timeout(20), pytest.mark.usefixtures("in_a_folder_of_its_own")]
@@ -311,3 +313,19 @@ def test_mistakes_of_the_file_come_before_those_of_overrides() -> None:
         "run.yaml:7: name: got 5, expected text; put it in quotes",
         "override 'model.width=0': model.width: got 0, expected a number >= 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"roh": 0.1}, "roh: got an unknown key, expected one of method, rho; did you mean 'rho'?"),
+        ({"rho": "a lot"}, "rho: got 'a lot' (text), expected a number"),
+        ({"rho": 2}, "rho: got 2, expected a number <= 1"),
+        ({}, "rho: got nothing, expected a value (the key is required)"),
+        ({"rho": 0.333}, "got rho 0.333, expected another"),
+    ],
+)
+def test_options_given_in_a_program_are_refused_in_the_words_of_a_file(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:
+        GossipConfig.of(**options)
+    assert str(refusal.value) == message
