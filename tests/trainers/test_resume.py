@@ -242,8 +242,8 @@ def test_who_is_stopped_before_a_step_leaves_the_checkpoints_alone(source, monke
 
 def test_workers_that_diverge_stop_at_one_step_and_each_goes_on_from_its_own(source):
     """Only one of them hears of it; between two meetings their weights differ, and nothing of that is lost."""
-    exchange = f"exchange={METHODS['easgd before the gradient']}"
-    whole = train(source, source.parent / "whole", 2, exchange)
+    given = [f"exchange={METHODS['easgd before the gradient']}", "train.steps=200"]
+    whole = train(source, source.parent / "whole", 2, *given)
     took = []
 
     def stop(handles, steps) -> None:
@@ -253,11 +253,11 @@ def test_workers_that_diverge_stop_at_one_step_and_each_goes_on_from_its_own(sou
         until(lambda: all(handle.answered() for handle in handles))
         took.append(time.monotonic() - began)
 
-    stopped = train(source, source.parent / "parts", 2, exchange, pause_s=0.02, meanwhile=stop)
+    stopped = train(source, source.parent / "parts", 2, *given, pause_s=0.02, meanwhile=stop)
     assert took[0] < 3
     one, other = last_steps(source.parent / "parts", [0, 1])
-    assert one == other == stopped[0][0] == stopped[1][0] < 40
-    resumed = train(source, source.parent / "parts", 2, exchange, resume=True)
+    assert one == other == stopped[0][0] == stopped[1][0] < 200
+    resumed = train(source, source.parent / "parts", 2, *given, resume=True)
     assert resumed == whole
 
 
