@@ -136,7 +136,7 @@ def _start(folder: Path, arguments: Sequence[str], under: Sequence[str]) -> Proc
     )
 
 
-def under_torchrun(*arguments: str, options: Sequence[str] = (), timeout_s: float = 80) -> tuple[str, str]:
+def under_torchrun(*arguments: str, options: Sequence[str] = (), timeout_s: float = 110) -> tuple[str, str]:
     """Two workers with these arguments under torchrun, which has to end well; what was written to stdout and stderr."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
     command = [*torchrun, "-m", "launch.train", *arguments]

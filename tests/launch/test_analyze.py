@@ -17,8 +17,6 @@ from trainers.local import initial_model
 from trainers.run_directory import RunDirectory
 from trainers.schema import Run
 
-pytestmark = pytest.mark.timeout(60)
-
 CONFIG = """\
 name: small
 data: {name: digits, batch_size: 32}

@@ -14,8 +14,6 @@ from support.ports import free_port
 
 from launch.errors import said, say
 
-pytestmark = pytest.mark.timeout(60)
-
 FILES = {
     "an unknown key": (CONFIG.replace("seed:", "sead:"), r"bad\.yaml:2: sead: got an unknown key.*did you mean 'seed'"),
     "a wrong type": (CONFIG.replace("seed: 3", "seed: three"), r"bad\.yaml:2: seed: got 'three'.*expected"),
@@ -141,7 +139,7 @@ def test_the_command_itself_ends_with_code_2_and_without_a_traceback(job):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
@@ -165,7 +163,7 @@ def test_under_torchrun_rank_0_says_it_once_and_every_rank_ends_with_code_2_what
         ranks = [ends.enter_context(start(rank)) for rank in range(2)]
         for process in ranks:
             ends.callback(process.kill)
-        said_by = [process.communicate(timeout=50)[1] for process in ranks]
+        said_by = [process.communicate(timeout=100)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [2, 2], said_by
     assert said_by[0] == f"gosgd: got {name}, which cannot be used (File name too long); expected another path\n"
     assert said_by[1] == ""

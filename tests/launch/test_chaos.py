@@ -26,7 +26,7 @@ from launch.plan import make_plan
 from launch.supervisor import Supervisor
 from trainers.schema import Run
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = pytest.mark.timeout(300)
 
 SLEEPY = """\
 name: sleepy

@@ -11,8 +11,6 @@ import pytest
 from launching import CONFIG, environment
 from support.commands import main
 
-pytestmark = pytest.mark.timeout(60)
-
 GOSGD = [sys.executable, "-m", "launch.cli"]
 BUFFERED = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -21,7 +19,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def run(*arguments: str, stdout=subprocess.PIPE, **options) -> subprocess.CompletedProcess[str]:
     """`gosgd` in a fresh interpreter, which buffers what it prints."""
     command, given = [*GOSGD, *arguments], {"env": BUFFERED} | options
-    return subprocess.run(command, text=True, stdout=stdout, stderr=subprocess.PIPE, timeout=50, check=False, **given)
+    return subprocess.run(command, text=True, stdout=stdout, stderr=subprocess.PIPE, timeout=100, check=False, **given)
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure_but_a_full_disk_is():
@@ -49,7 +47,7 @@ def test_a_job_is_trained_where_a_daemon_has_left_little_to_stand_on(job):
     command = [*GOSGD, "train", "größer/job.yaml", "train.steps=20", "run.dir=größer/run", "--workers", "4"]
     with subprocess.Popen(command, env=BUFFERED | ASCII, preexec_fn=bare) as process:
         try:
-            assert process.wait(50) == 0
+            assert process.wait(100) == 0
         finally:
             process.kill()
     assert (job / "größer" / "run" / "final" / "summary.json").exists()
@@ -85,5 +83,5 @@ sys.meta_path.insert(0, Struck())
 sys.exit(main(["recipes", "list"]))
 """
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=BUFFERED, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, env=BUFFERED, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "gosgd: interrupted\n")

@@ -14,8 +14,6 @@ from trainers.data.table import TableConfig
 from trainers.models.cnn import CnnConfig
 from trainers.schema import RunOptions, Train
 
-pytestmark = pytest.mark.timeout(60)
-
 CASES = [
     ("gosgd tr", "train"),
     ("gosgd train digits_e", "digits_easgd digits_easgd_async"),
@@ -34,7 +32,7 @@ def test_shells_accept_their_script(shell, tmp_path, capsys):
     path = tmp_path / "script"
     path.write_text(capsys.readouterr().out)
     if shutil.which(shell):
-        done = subprocess.run([shell, "-n", path], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([shell, "-n", path], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -43,7 +41,7 @@ def test_bash_completes(tmp_path):
     (tmp_path / "script").write_text(script(command_line.parser(), "bash"))
     tries = "\n".join(f"try {line}" for line, _ in CASES)
     body = 'source ./script\ntry() { COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); _gosgd; echo "${COMPREPLY[*]}"; }\n'
-    done = subprocess.run(["bash", "-c", body + tries], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["bash", "-c", body + tries], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == [expected for _, expected in CASES], done.stderr
 
 
@@ -57,7 +55,7 @@ def test_fish_completes(tmp_path):
         env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert done.stdout.splitlines() == [expected for _, expected in CASES], done.stderr
 

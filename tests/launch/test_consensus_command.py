@@ -15,8 +15,6 @@ from launch.cli import main
 from launch.consensus_live import Crew
 from launch.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(120)
-
 SMALL = ["consensus", "--workers", "4", "--dim", "5", "--steps", "40", "--repeats", "3"]
 KEYS = {"method", "rho", "workers", "dim", "clock", "variance", "repeats", "steps", "mean", "sem", "theory"}
 

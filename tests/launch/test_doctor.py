@@ -12,8 +12,6 @@ from launch import doctor, doctor_checks, doctor_trial
 from launch.cli import main
 from launch.doctor_checks import OURS, Finding
 
-pytestmark = pytest.mark.timeout(100)
-
 
 def test_a_machine_in_order_exchanges_between_two_processes_and_gives_nothing_away(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -7,8 +7,6 @@ import pytest
 
 from launch.cli import main
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def explained(capsys, *arguments):
     assert main(["explain", "small.yaml", *arguments, "--json"]) == 0

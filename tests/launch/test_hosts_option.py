@@ -13,8 +13,6 @@ from torch.distributed.run import get_args_parser
 from launch.cli import main
 from launch.hosts import parse, this_host
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def lines(capsys, *arguments):
     """What is printed for each host: {host: command line}."""

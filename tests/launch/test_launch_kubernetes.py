@@ -20,8 +20,6 @@ from launch.kubernetes import name_of, size
 from launch.plan import shared_memory
 from trainers.schema import Run
 
-pytestmark = pytest.mark.timeout(60)
-
 TEXT, COUNT, FLAG = str, int, bool
 ENV = [{"name": TEXT, "value?": TEXT, "valueFrom?": {"secretKeyRef": {"name": TEXT, "key": TEXT}}}]
 CONTAINER = {

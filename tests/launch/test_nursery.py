@@ -15,8 +15,6 @@ from launch import nursery as nursery_module
 from launch.nursery import METHOD, Nursery
 from launch.start import Start
 
-pytestmark = pytest.mark.timeout(60)
-
 CRAFT = '''\
 """Says what it is like here, and ends as it is told."""
 

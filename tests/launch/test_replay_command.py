@@ -3,10 +3,7 @@
 import json
 import math
 
-import pytest
 from support.commands import main
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def train(job, trace, *changes):

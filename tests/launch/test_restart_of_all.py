@@ -4,12 +4,9 @@ import os
 import re
 import signal
 
-import pytest
 from launching import jobs, made, meanwhile, pid_of, processes, under_torchrun, until
 from support.commands import main
 from support.reading import lines, summary_of
-
-pytestmark = pytest.mark.timeout(100)
 
 OPTIONS = ("train.steps=300", "run.checkpoint_every=10", "run.eval_every=0")
 FULLY_SYNC, EASGD = "exchange={method: fully_sync}", "exchange={method: easgd, tau: 4}"
@@ -65,7 +62,7 @@ def test_torchrun_restarts_all_and_they_go_on_from_their_newest_common_checkpoin
         _, said = under_torchrun(
             *("own.yaml", FULLY_SYNC, *OPTIONS, f"run.dir={job}/run"),
             options=["--max-restarts=1", "--monitor-interval=0.1"],
-            timeout_s=90,
+            timeout_s=110,
         )
     steps = [int(step) for step in re.findall(r"goes on from step (\d+) of worker", said)]
     assert len(steps) == 2, said

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
 from launching import (
     FRESHLY,
     environment,
@@ -23,8 +22,6 @@ from launching import (
 )
 
 from launch import nursery
-
-pytestmark = pytest.mark.timeout(90)
 
 SLOW = ("train.steps=1500", "exchange={method: persyn, tau: 50}")
 

@@ -6,14 +6,11 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
 from launching import jobs, made, meanwhile, pid_of, processes, started, stick, until
 from support.commands import main
 from support.reading import lines, summary_of
 
 from gossip.directory import remove_stale
-
-pytestmark = pytest.mark.timeout(90)
 
 SLOW = ("train.steps=1500", "data.loader_workers=1")
 

@@ -18,8 +18,6 @@ from launch.report import render
 from launch.report_read import read_all
 from trainers.schema import Run
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def table_of(text: str) -> dict[str, str]:
     """The rows of the table at the end."""

@@ -20,8 +20,6 @@ from launching import (
 from support.commands import main
 from support.reading import lines, summary_of
 
-pytestmark = pytest.mark.timeout(90)
-
 SLOW = ("train.steps=1500", "run.eval_every=0")
 ASYNC = "exchange={method: easgd, mode: async, tau: 3}"
 DOWNPOUR = "exchange={method: downpour, n_fetch: 3, n_push: 2}"
