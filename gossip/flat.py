@@ -1,17 +1,19 @@
 """Parameters and floating-point buffers of a model as views of one contiguous vector. Imports torch only.
 
 One vector means one copy per push, one `lerp_` per merge and one all_reduce, whatever the number of layers. Integer
-buffers (batch counters) stay out: they are not averaged. Optimizer state never travels.
+buffers (batch counters) and complex ones stay out: they are not averaged. Optimizer state never travels.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+_log = logging.getLogger("gosgd")
 _ALIGNMENT = 64  # bytes; keeps every view on a cache line, so vectorised kernels see aligned data
 
 _Home = tuple[dict[str, Tensor | None], str]
@@ -116,6 +118,12 @@ def _floating(model: nn.Module) -> Iterator[tuple[str, tuple[Tensor, list[_Home]
                     raise ValueError(
                         f"got complex parameter {name!r}, which would be trained and never exchanged, expected a real"
                         " one; keep it as torch.view_as_real gives it"
+                    )
+                if tensor is not None and tensor.is_complex() and key not in module._non_persistent_buffers_set:
+                    _log.warning(
+                        "complex buffer %r stays out of the exchange, every worker keeps its own; keep one that changes"
+                        " in training as torch.view_as_real gives it, register a constant with persistent=False",
+                        name,
                     )
                 if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:
                     continue

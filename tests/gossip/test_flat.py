@@ -167,10 +167,15 @@ def test_mixed_devices_are_refused():
         Flat(model)
 
 
-def test_complex_parameters_are_refused_and_complex_constants_stay_out():
+def test_complex_parameters_are_refused_and_complex_buffers_stay_out_with_a_word_unless_they_are_constants(caplog):
     model = nn.Linear(2, 2)
-    model.register_buffer("turns", torch.ones(4, dtype=torch.complex64))
+    model.register_buffer("turns", torch.ones(4, dtype=torch.complex64), persistent=False)
     assert Flat(model).dimension == 32
+    assert not caplog.messages
+    model.register_buffer("state", torch.ones(4, dtype=torch.complex64))
+    assert Flat(model).dimension == 32
+    (said,) = caplog.messages
+    assert said.startswith("complex buffer 'state' stays out of the exchange, every worker keeps its own")
     model.phase = nn.Parameter(torch.ones(4, dtype=torch.complex64))
     with pytest.raises(ValueError, match="got complex parameter 'phase'"):
         Flat(model)
