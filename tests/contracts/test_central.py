@@ -231,8 +231,8 @@ def test_workers_say_within_seconds_that_the_server_is_gone(team, method):
     began = time.monotonic()
     for worker in job.workers:
         with pytest.raises(RemoteError, match=r"worker \d waited for .* when its server went away: w~ is lost"):
-            worker.ask("still_steps", 5.0)
-    assert time.monotonic() - began < 3
+            worker.ask("still_steps", 30.0)
+    assert time.monotonic() - began < 10
 
 
 def test_a_program_without_a_launcher_starts_its_server_itself():

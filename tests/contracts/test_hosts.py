@@ -95,7 +95,7 @@ def test_nobody_waits_for_a_member_elsewhere_that_stands_still(hosts):
     there.signal(signal.SIGSTOP)
     sent, longest = here.ask("push_many", 1, 500)
     assert sent == 1
-    assert longest < 2
+    assert longest < 10, "a call that waits for the other would not return at all"
     assert here.ask("choosable") == []
     there.signal(signal.SIGCONT)
     until(lambda: there.ask("poll"))
@@ -138,7 +138,7 @@ def test_a_host_that_is_gone_is_out_of_reach_until_a_newer_member_tells_what_was
     assert here.ask("push", 2)
     assert beside.ask("push", 2)
     job.kill(2)
-    until(lambda: here.ask("reached") == [1], 20.0)
+    until(lambda: here.ask("reached") == [1])
     assert here.ask("bury") == [], "its death is not proven"
     assert here.ask("unread") == 1
     ledger = job.ledger()
@@ -181,8 +181,8 @@ def test_parts_heal_by_themselves_after_a_link_was_cut(hosts, seconds):
         time.sleep(seconds)
         net.mend(1)
         answers([here, there, beside], seconds + 60)
-        until(lambda: there.ask("reached") == [0, 2], 15.0)
-        until(lambda: here.ask("reached") == [1, 2], 15.0)
+        until(lambda: there.ask("reached") == [0, 2], 30.0)
+        until(lambda: here.ask("reached") == [1, 2], 30.0)
         job.rest()
         ledger = job.ledger()
         assert (ledger.balanced, ledger.in_flight, ledger.lost) == (True, 0, 0)
