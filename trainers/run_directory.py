@@ -36,6 +36,8 @@ from configs.files import private_folder, write_atomically
 from configs.load import Loaded, dump
 from gossip.directory import JobDirectory, in_use
 
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EEXIST)
+"""What the system says where a disk is full, or where no directory can be."""
 _LAST_WORDS_S = 8.0
 """How long a job whose launcher was killed may take to save and leave."""
 
@@ -114,11 +116,11 @@ class RunDirectory:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _NO_PLACE:
                 raise
             raise ValueError(
-                f"run.dir: got {self.path}, where nothing can be written ({error.strerror}); make room there, or choose"
-                " another directory (run.dir=...)"
+                f"run.dir: got {self.path}, where nothing can be written ({error.strerror}); expected a directory with"
+                " room for files"
             ) from None
 
     def _write_down(self, loaded: Loaded[Any], workers: int) -> None:

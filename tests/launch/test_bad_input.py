@@ -77,6 +77,7 @@ ARGUMENTS = {
     ),
     "a run directory that is taken": (["small.yaml", "run.dir=taken"], r"run\.dir: got taken, which is not empty"),
     "a run directory below a file": (["small.yaml", "run.dir=small.yaml/run"], r"run\.dir: got .*which is a file"),
+    "a run directory where none can be": (["small.yaml", "run.dir=/proc/run"], r"run\.dir: got /proc/run, where"),
     "a home of nobody": (["small.yaml", "run.dir=~nobody-here/run"], r"run\.dir: got ~nobody-here/run.*home"),
     "no run to resume": (["small.yaml", "--resume", "taken"], r"--resume: got taken, expected auto, never, or"),
 }
