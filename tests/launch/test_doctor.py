@@ -7,6 +7,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from support.hosts import why_no_nixl
+from support.probing import Prober
+from support.remote import ask_all, in_process_of_its_own, reaped
 
 from launch import doctor, doctor_checks, doctor_trial
 from launch.cli import main
@@ -30,6 +33,14 @@ def test_a_machine_in_order_exchanges_between_two_processes_and_gives_nothing_aw
     assert "never to be seen" not in text
     assert "marianne" not in text
     assert socket.gethostname() in ("localhost", "root") or socket.gethostname() not in text.split()
+
+
+@pytest.mark.skipif(bool(why_no_nixl()), reason=why_no_nixl())
+def test_a_process_that_has_read_the_others_memory_answers_the_other_which_is_late(tmp_path):
+    with reaped([in_process_of_its_own(Prober, tmp_path, rank, rank == 0) for rank in range(2)]) as probers:
+        for prober in probers:
+            prober.answer()
+        assert [found["wrong"] for found in ask_all(probers, "probe")] == [None, None]
 
 
 def test_processes_that_take_too_long_are_killed_and_called_broken():
