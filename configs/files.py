@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], flush: bool = True) -> None:
     """Have `write` fill a temporary file beside `path`, flush it to disk, and rename it into place.
 
     A crash or a full disk leaves the earlier file as it was; the temporary one is removed.
+
+    Args:
+        flush: not needed where the file is of no use after a crash of the machine.
 
     Raises:
         OSError: the disk refused it; its file name is that of `path` where the system gives none.
@@ -26,10 +29,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         write(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
         draft.replace(path)
-        _flush_names(path.parent)
+        if flush:
+            _flush_names(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink()

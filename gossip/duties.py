@@ -14,14 +14,14 @@ from gossip.directory import JobDirectory
 from gossip.layout import State
 from gossip.leaving import inherit
 from gossip.mail import Merge, Peer
-from gossip.mass import SCANT, TOTAL, halve
+from gossip.mass import SCANT, TOTAL
 from gossip.outbox import Outbox
 
 _log = logging.getLogger("gosgd")
 _INSPECTION_S = 0.1
 
-Send = Callable[[Peer, int], object]
-"""Pushes that many shares to a peer, with the weights."""
+Send = Callable[[Peer], object]
+"""Pushes half of the mass to a peer, with the weights."""
 
 
 class Duties:
@@ -79,7 +79,7 @@ class Duties:
                 and outbox.mass > 1
                 and not outbox.fed(peer)
             ):
-                self._send(peer, halve(outbox.mass)[1])
+                self._send(peer)
 
     def founded(self) -> bool:
         """Whether no founder is still to come with its share of the mass."""

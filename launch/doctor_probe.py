@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 import gossip
+from configs.files import write_atomically
 from gossip.directory import JobDirectory
 from gossip.job import Job
 from gossip.ledger import audit
@@ -120,9 +121,7 @@ PARTS: dict[str, Callable[[Job, Path], dict[str, Any]]] = {
 
 
 def _show(path: Path, what: dict[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(json.dumps(what))
-    draft.replace(path)
+    write_atomically(path, lambda draft: draft.write_text(json.dumps(what)), flush=False)
 
 
 def _await(path: Path, engine: Engine) -> str:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 
+from configs.files import write_atomically
 from gossip.directory import JobDirectory
 from gossip.job import JOB
 from launch.logs import Logs
@@ -81,10 +82,8 @@ class Seat:
         start = Start(f"gosgd-{name}", module, command, environment, self.logs.stdout, self.logs.stderr)
         self.pid = self._nursery.start(start)
         with contextlib.suppress(OSError):  # a full disk ends no job
-            path = directory.pid(self.rank)
-            draft = path.with_name(".pid")
-            draft.write_text(f"{self.pid}\n")
-            draft.replace(path)  # a script that waits for the file finds it whole
+            # A script that waits for the file finds it whole.
+            write_atomically(directory.pid(self.rank), lambda draft: draft.write_text(f"{self.pid}\n"), flush=False)
 
     def poll(self) -> int | None:
         """The exit code once the process has ended, negative for a signal; loader processes it left are ended too."""

@@ -280,7 +280,8 @@ class Supervisor:
         for line in seat.output()[-_LAST_LINES:]:
             self._progress.say(f"{seat.name} | {line}")
         free, needed = self.plan.directory.room(), 4 * self.plan.parameters + _LITTLE
-        full = f"; {free:,} bytes are free on the disk of {self.plan.directory.path}" if free < needed else ""
+        scarce = free is not None and free < needed
+        full = f"; {free:,} bytes are free on the disk of {self.plan.directory.path}" if scarce else ""
         return RunFailedError(f"{seat.name} {cause(code)}; {why}; its log: {seat.logs.stderr}{full}")
 
     def _event(self, event: str, seat: Seat, **figures: int) -> None:

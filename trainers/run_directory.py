@@ -106,9 +106,12 @@ class RunDirectory:
             self.let_go()
             raise
 
-    def room(self) -> int:
-        """Bytes that are free on the directory's disk."""
-        state = os.statvfs(self.path)
+    def room(self) -> int | None:
+        """Bytes that are free on the directory's disk; None if there is no such directory any more."""
+        try:
+            state = os.statvfs(self.path)
+        except OSError:
+            return None
         return state.f_bavail * state.f_frsize
 
     @contextlib.contextmanager

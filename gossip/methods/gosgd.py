@@ -212,8 +212,8 @@ class GoSGD(Exchange):
         self._duties.attend()
         self._sender.tell()
 
-    def _send(self, peer: Peer, shares: int) -> bool:
-        return self.outbox.push(peer, shares, self.steps, self._write)
+    def _send(self, peer: Peer) -> bool:
+        return self.outbox.push(peer, halve(self.outbox.mass)[1], self.steps, self._write)
 
     def _write(self, slot: Tensor, letter: Letter) -> Event | None:
         event = self._messages.write(slot)
@@ -300,7 +300,7 @@ class GoSGD(Exchange):
         ready = [peer for peer in self.outbox.choosable(self.steps) if peer in training]
         if not ready or not self._allowance.covers():
             return
-        if self._send(self._generator.choice(ready), halve(self.outbox.mass)[1]):
+        if self._send(self._generator.choice(ready)):
             self._allowance.spend()
 
     def _leave(self, timeout_s: float) -> bool:

@@ -91,6 +91,11 @@ def test_a_directory_that_the_user_made_keeps_its_mode(tmp_path, mode):
     assert {path.stat().st_mode & 0o077 for path in directory.path.iterdir()} == {0}
 
 
+def test_the_room_on_a_disk_is_told_while_the_directory_is_there(tmp_path):
+    assert RunDirectory(tmp_path).room() > 0
+    assert RunDirectory(tmp_path / "removed").room() is None
+
+
 def test_jobs_in_a_directory_are_counted(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     assert directory.job() == -1
